@@ -1,0 +1,1 @@
+//! Sans-IO protocol between relay and studio: admission, announce, subscribe, positions.

@@ -1,0 +1,2 @@
+//! firstmile.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Live feeds: publish, subscribe, GOP ring, takeover and the skip rule.

@@ -1,0 +1,210 @@
+//! What a video sequence header says about the picture.
+
+use crate::{Codec, Role, Tag};
+
+/// Width and height of the picture in pixels, cropping applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resolution {
+    /// Pixels in a line.
+    pub width: u32,
+    /// Lines.
+    pub height: u32,
+}
+
+/// The resolution in an H.264 sequence header (`AVCDecoderConfigurationRecord`, ISO/IEC
+/// 14496-15 §5.3.3.1); `None` for other tags and codecs, and for records that make no sense.
+pub fn resolution(tag: &Tag) -> Option<Resolution> {
+    let record = match tag.codec? {
+        _ if tag.role != Role::SequenceHeader => return None,
+        Codec::FlvVideo(7) => tag.body.get(5..)?,
+        Codec::FourCc(fourcc) if fourcc == *b"avc1" && tag.body[0] & 0x0f == 0 => {
+            tag.body.get(5..)?
+        }
+        _ => return None,
+    };
+    let has_sps = record.get(5)? & 0x1f > 0;
+    let length = usize::from(u16::from_be_bytes([*record.get(6)?, *record.get(7)?]));
+    let sps = record.get(8..)?.get(..length)?;
+    if has_sps { parse_sps(sps) } else { None }
+}
+
+/// Profiles whose SPS carries the chroma format (H.264 §7.3.2.1.1).
+const HIGH_PROFILES: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
+
+/// Reads `seq_parameter_set_data` up to the cropping (H.264 §7.3.2.1.1, §7.4.2.1.1).
+fn parse_sps(sps: &[u8]) -> Option<Resolution> {
+    let mut bits = Bits::new(sps.get(1..)?);
+    let profile = bits.read(8)?;
+    bits.read(16)?;
+    bits.golomb()?;
+    let mut chroma_format = 1;
+    let mut separate_planes = 0;
+    if HIGH_PROFILES.contains(&profile) {
+        chroma_format = bits.golomb()?;
+        if chroma_format == 3 {
+            separate_planes = bits.read(1)?;
+        }
+        bits.golomb()?;
+        bits.golomb()?;
+        bits.read(1)?;
+        if bits.read(1)? == 1 {
+            for list in 0..if chroma_format == 3 { 12 } else { 8 } {
+                if bits.read(1)? == 1 {
+                    bits.skip_scaling_list(if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    bits.golomb()?;
+    match bits.golomb()? {
+        0 => drop(bits.golomb()?),
+        1 => {
+            bits.read(1)?;
+            bits.golomb()?;
+            bits.golomb()?;
+            for _ in 0..bits.golomb()?.min(255) {
+                bits.golomb()?;
+            }
+        }
+        _ => {}
+    }
+    bits.golomb()?;
+    bits.read(1)?;
+    let width_in_mbs = bits.golomb()?.checked_add(1)?;
+    let height_in_map_units = bits.golomb()?.checked_add(1)?;
+    let frame_mbs_only = bits.read(1)?;
+    if frame_mbs_only == 0 {
+        bits.read(1)?;
+    }
+    bits.read(1)?;
+    let mut crop = [0; 4];
+    if bits.read(1)? == 1 {
+        for side in &mut crop {
+            *side = bits.golomb()?;
+        }
+    }
+    let (unit_x, unit_y) = match (separate_planes, chroma_format) {
+        (0, 1) => (2, 2),
+        (0, 2) => (2, 1),
+        _ => (1, 1),
+    };
+    let fields = 2 - frame_mbs_only;
+    let cropped = |size: u32, from: u32, to: u32, unit: u32| {
+        size.checked_sub(from.checked_add(to)?.checked_mul(unit)?)
+    };
+    let width = width_in_mbs.checked_mul(16)?;
+    let height = height_in_map_units.checked_mul(16)?.checked_mul(fields)?;
+    Some(Resolution {
+        width: cropped(width, crop[0], crop[1], unit_x)?,
+        height: cropped(height, crop[2], crop[3], unit_y * fields)?,
+    })
+}
+
+/// Reads bits of a NAL unit, leaving out emulation prevention bytes (H.264 §7.3.1).
+struct Bits<'a> {
+    bytes: &'a [u8],
+    zeros: u32,
+    byte: u8,
+    left: u32,
+}
+
+impl<'a> Bits<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            zeros: 0,
+            byte: 0,
+            left: 0,
+        }
+    }
+
+    fn next_byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.bytes.split_first()?;
+        self.bytes = rest;
+        if self.zeros >= 2 && byte == 3 {
+            self.zeros = 0;
+            return self.next_byte();
+        }
+        self.zeros = if byte == 0 { self.zeros + 1 } else { 0 };
+        Some(byte)
+    }
+
+    fn read(&mut self, count: u32) -> Option<u32> {
+        let mut value = 0;
+        for _ in 0..count {
+            if self.left == 0 {
+                self.byte = self.next_byte()?;
+                self.left = 8;
+            }
+            self.left -= 1;
+            value = value << 1 | u32::from(self.byte >> self.left & 1);
+        }
+        Some(value)
+    }
+
+    /// `ue(v)` (H.264 §9.1).
+    fn golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.read(1)? == 0 {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        Some(((1u64 << zeros) - 1) as u32 + self.read(zeros)?)
+    }
+
+    /// `scaling_list` (H.264 §7.3.2.1.1.1).
+    fn skip_scaling_list(&mut self, size: usize) -> Option<()> {
+        let (mut last, mut next) = (8i64, 8i64);
+        for _ in 0..size {
+            if next != 0 {
+                let code = i64::from(self.golomb()?);
+                let delta = if code % 2 == 0 {
+                    -(code / 2)
+                } else {
+                    code / 2 + 1
+                };
+                next = (last + delta).rem_euclid(256);
+            }
+            last = if next == 0 { last } else { next };
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Track;
+    use bytes::Bytes;
+
+    #[test]
+    fn reads_the_resolution_of_an_h264_header() {
+        // x264, 640x360, High profile, level 3.0: 23 macroblock rows cropped by 8 lines.
+        let body = [
+            0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 0x19, 0x67, 0x64, 0, 0x1e, 0xac,
+            0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 0x3c, 0x0f, 0x16,
+            0x2d, 0x96,
+        ];
+        let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(&body));
+        assert_eq!(
+            resolution(&tag),
+            Some(Resolution {
+                width: 640,
+                height: 360
+            })
+        );
+    }
+
+    #[test]
+    fn survives_every_truncation() {
+        let body = [
+            0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 0x1e,
+        ];
+        for length in 0..=body.len() {
+            let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(&body[..length]));
+            assert_eq!(resolution(&tag), None);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Development only: fixtures, runners for real clients, load.
