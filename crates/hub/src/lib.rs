@@ -1,1 +1,24 @@
-//! Live feeds: publish, subscribe, GOP ring, takeover and the skip rule.
+//! Live feeds: one publication on air, a ring of its recent tags, and cursors into it.
+//!
+//! ```text
+//!   Publisher --push--> Feed { ring of GOPs, headers in force } <--poll-- Subscriber (a cursor)
+//! ```
+//!
+//! A publisher never waits for a subscriber. A subscriber is a cursor, not a queue: a slow one
+//! costs no memory, it *skips* (see [`Subscriber`]). A feed outlives its publications: the newest
+//! one takes over and subscribers stay.
+//!
+//! The crate has no sockets and no clock: time is an argument. All locks are held for a few
+//! tags' work and never across an await.
+
+pub mod clock;
+mod cursor;
+mod damper;
+mod feed;
+mod pace;
+mod ring;
+
+pub use cursor::{Item, Join, Next, Policy, Resume};
+pub use feed::{
+    Cut, Feed, Fought, Hub, Limits, Publisher, Snapshot, State, Subscriber, TrackStats,
+};

@@ -1,0 +1,365 @@
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
+
+use crate::Limits;
+use crate::ring::{Entry, Headers, Ring};
+
+/// What a subscriber gets first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Join {
+    /// The newest GOP's video squeezed towards the live edge, and no old audio: a picture at
+    /// once, and no lasting delay.
+    Fast,
+    /// The newest GOP as it was: a picture at once, and a delay of up to a GOP.
+    Smooth,
+    /// Nothing before the next keyframe.
+    Keyframe,
+    /// All that the ring holds of the publication on air.
+    Publication,
+}
+
+/// How a subscriber reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// What it gets first.
+    pub join: Join,
+    /// The age of the next tag beyond which the subscriber skips.
+    pub max_delay: Duration,
+    /// Pass on a publication's first frames even before its first keyframe.
+    pub verbatim: bool,
+}
+
+/// Where an interrupted subscriber goes on: tags of this publication numbered up to and including
+/// `released` on their track are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    /// The publication that was being read.
+    pub publication: PublicationId,
+    /// The last number that came through on each track.
+    pub released: TrackSet<Option<u64>>,
+}
+
+/// A tag for a subscriber.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The tag's name.
+    pub position: Position,
+    /// The tag.
+    pub tag: Tag,
+    /// When the tag entered this hub.
+    pub arrival: Instant,
+    /// The tag's timestamp in milliseconds, squeezed towards the live edge while a
+    /// [`Join::Fast`] catches up.
+    pub timestamp: i64,
+}
+
+/// What a poll of a subscriber found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// There are tags, and possibly more.
+    Tags,
+    /// Nothing to read now.
+    Wait,
+    /// The feed has had no publication for longer than players are held.
+    Ended,
+}
+
+/// What a cursor sees of its feed.
+pub(crate) struct View<'a> {
+    pub(crate) ring: &'a Ring,
+    pub(crate) limits: &'a Limits,
+    pub(crate) on_air: Option<PublicationId>,
+    /// Whether pictures of the publication on air are to be had only by skipping to one of its
+    /// keyframes: it has video, and it sends keyframes.
+    pub(crate) has_keyframes: bool,
+    pub(crate) ended: Option<Instant>,
+    pub(crate) now: Instant,
+}
+
+/// A place in a feed's ring, and what reading from it needs to know.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    policy: Policy,
+    resume: Option<Resume>,
+    is_joined: bool,
+    /// Serial of the entry to read next.
+    next: u64,
+    publication: Option<PublicationId>,
+    /// Serials of the headers that were passed on.
+    delivered: TrackSet<Option<u64>>,
+    /// Headers that go before the entry at `next`.
+    pending: VecDeque<Item>,
+    /// Whether video waits for a keyframe.
+    gate: bool,
+    catch_up: Option<CatchUp>,
+    skipped: u64,
+}
+
+/// Squeezes the video of the joined GOP into the last milliseconds before the live edge.
+#[derive(Clone, Copy, Debug)]
+struct CatchUp {
+    /// Serial where the live edge was at the join.
+    until: u64,
+    /// Timestamp of the next frame: one millisecond apart, the last one at the edge.
+    timestamp: i64,
+}
+
+impl Cursor {
+    pub(crate) fn new(policy: Policy, resume: Option<Resume>) -> Self {
+        Self {
+            policy,
+            resume,
+            is_joined: false,
+            next: 0,
+            publication: None,
+            delivered: TrackSet::default(),
+            pending: VecDeque::new(),
+            gate: false,
+            catch_up: None,
+            skipped: 0,
+        }
+    }
+
+    /// Tags skipped since the last call.
+    pub(crate) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Appends tags to `out` until they hold `max_bytes` or none are left.
+    pub(crate) fn poll(&mut self, view: &View<'_>, out: &mut Vec<Item>, max_bytes: usize) -> Next {
+        if !self.is_joined {
+            self.join(view);
+        }
+        let before = out.len();
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            let item = match self.pending.pop_front() {
+                Some(header) => header,
+                None => match self.advance(view) {
+                    Step::Item(item) => item,
+                    Step::Passed => continue,
+                    Step::End => break,
+                },
+            };
+            bytes += item.tag.body.len().max(1);
+            out.push(item);
+        }
+        let was_held = |ended| view.now.saturating_duration_since(ended) >= view.limits.hold;
+        if out.len() > before {
+            Next::Tags
+        } else if self.publication.is_some() && view.ended.is_some_and(was_held) {
+            Next::Ended
+        } else {
+            Next::Wait
+        }
+    }
+
+    fn join(&mut self, view: &View<'_>) {
+        self.is_joined = true;
+        let ring = view.ring;
+        let Some(publication) = view.on_air else {
+            self.next = ring.end();
+            return;
+        };
+        let first = ring
+            .range(ring.front())
+            .rev()
+            .take_while(|(_, entry)| entry.position.publication == publication)
+            .last()
+            .map_or(ring.end(), |(serial, _)| serial);
+        let keyframe = ring.newest_keyframe().filter(|keyframe| *keyframe >= first);
+        let target = match (self.policy.join, keyframe) {
+            (Join::Publication, _) => first,
+            (Join::Fast | Join::Smooth, Some(keyframe)) => keyframe,
+            (Join::Fast | Join::Smooth | Join::Keyframe, _) => ring.end(),
+        };
+        self.gate = target == ring.end() && view.has_keyframes;
+        self.publication = Some(publication);
+        self.move_to(target, publication, view);
+        if self.policy.join == Join::Fast {
+            self.catch_up = catch_up(ring, target);
+        }
+    }
+
+    /// Takes the next entry.
+    fn advance(&mut self, view: &View<'_>) -> Step {
+        let ring = view.ring;
+        if self.next < ring.front() {
+            self.skip_overrun(view);
+            return Step::Passed;
+        }
+        let Some(entry) = ring.entry(self.next) else {
+            return Step::End;
+        };
+        if self.has_already(entry) {
+            self.next += 1;
+            return Step::Passed;
+        }
+        let publication = entry.position.publication;
+        if self.publication != Some(publication) {
+            self.publication = Some(publication);
+            self.gate = !self.policy.verbatim;
+            self.catch_up = None;
+        }
+        let age = view.now.saturating_duration_since(entry.arrival);
+        if age > self.policy.max_delay
+            && let Some(target) = self.skip_target(view)
+        {
+            self.skip_to(target, view);
+            return Step::Passed;
+        }
+        let serial = self.next;
+        self.next += 1;
+        self.read(serial, entry, view)
+    }
+
+    /// Decides about one entry in the order of the ring.
+    fn read(&mut self, serial: u64, entry: &Entry, view: &View<'_>) -> Step {
+        let tag = &entry.tag;
+        if tag.is_header() {
+            if self.delivered[tag.track] == Some(serial) {
+                return Step::Passed;
+            }
+            self.delivered[tag.track] = Some(serial);
+            return Step::Item(item(entry));
+        }
+        if tag.track == Track::Video && self.gate {
+            match tag.role {
+                Role::Keyframe => self.gate = false,
+                Role::Frame if view.has_keyframes => {
+                    self.skipped += 1;
+                    return Step::Passed;
+                }
+                _ => {}
+            }
+        }
+        let Some(catch_up) = self
+            .catch_up
+            .as_mut()
+            .filter(|catch_up| serial < catch_up.until)
+        else {
+            self.catch_up = None;
+            return Step::Item(item(entry));
+        };
+        if tag.track != Track::Video {
+            return Step::Passed;
+        }
+        let timestamp = catch_up.timestamp.max(tag.timestamp);
+        catch_up.timestamp += 1;
+        Step::Item(Item {
+            timestamp,
+            ..item(entry)
+        })
+    }
+
+    fn has_already(&self, entry: &Entry) -> bool {
+        self.resume.as_ref().is_some_and(|resume| {
+            resume.publication == entry.position.publication
+                && Some(entry.position.number) <= resume.released[entry.tag.track]
+        })
+    }
+
+    /// Where a subscriber that is too late goes: the newest keyframe ahead of it; without
+    /// keyframes, by time.
+    fn skip_target(&self, view: &View<'_>) -> Option<u64> {
+        if let Some(keyframe) = view.ring.newest_keyframe() {
+            return Some(keyframe).filter(|keyframe| *keyframe > self.next);
+        }
+        if view.has_keyframes {
+            return None;
+        }
+        // Half the allowed delay, so that the next skip is not due at once.
+        let is_fresh = |entry: &Entry| {
+            view.now.saturating_duration_since(entry.arrival) <= self.policy.max_delay / 2
+        };
+        let target = view
+            .ring
+            .range(self.next)
+            .rev()
+            .take_while(|(_, entry)| is_fresh(entry));
+        let target = target.last().map_or(view.ring.end(), |(serial, _)| serial);
+        Some(target).filter(|target| *target > self.next)
+    }
+
+    /// The ring has passed the cursor by.
+    fn skip_overrun(&mut self, view: &View<'_>) {
+        let target = match view.ring.newest_keyframe() {
+            Some(keyframe) => keyframe,
+            None if view.has_keyframes => {
+                self.gate = true;
+                view.ring.end()
+            }
+            None => self.skip_target(view).unwrap_or(view.ring.front()),
+        };
+        self.skip_to(target, view);
+    }
+
+    fn skip_to(&mut self, target: u64, view: &View<'_>) {
+        let ring = view.ring;
+        let gone = ring.front().saturating_sub(self.next);
+        let passed = ring
+            .range(self.next)
+            .take_while(|(serial, _)| *serial < target);
+        self.skipped += gone + passed.filter(|(_, entry)| !entry.tag.is_header()).count() as u64;
+        self.catch_up = None;
+        let at = ring
+            .entry(target)
+            .map(|entry| entry.position.publication)
+            .or(view.on_air);
+        match at {
+            Some(publication) => {
+                self.publication = Some(publication);
+                self.move_to(target, publication, view);
+            }
+            None => self.next = target,
+        }
+    }
+
+    /// Goes to `target`, passing on first the headers in force there that were not yet.
+    fn move_to(&mut self, target: u64, publication: PublicationId, view: &View<'_>) {
+        let headers: Headers = view.ring.headers_at(target, publication);
+        // Metadata first, as players want it.
+        for track in [Track::Data, Track::Video, Track::Audio] {
+            if let Some(header) = &headers[track]
+                && self.delivered[track] != Some(header.serial)
+            {
+                self.delivered[track] = Some(header.serial);
+                if !self.has_already(&header.entry) {
+                    self.pending.push_back(item(&header.entry));
+                }
+            }
+        }
+        self.next = target;
+    }
+}
+
+enum Step {
+    Item(Item),
+    Passed,
+    End,
+}
+
+fn item(entry: &Entry) -> Item {
+    Item {
+        position: entry.position,
+        tag: entry.tag.clone(),
+        arrival: entry.arrival,
+        timestamp: entry.tag.timestamp,
+    }
+}
+
+/// The squeeze for a join at `target`; `None` if there is no frame to squeeze.
+fn catch_up(ring: &Ring, target: u64) -> Option<CatchUp> {
+    let frames = ring
+        .range(target)
+        .filter(|(_, entry)| entry.tag.track == Track::Video && !entry.tag.is_header());
+    let (count, edge) = frames.fold((0, None), |(count, edge), (_, entry)| {
+        (count + 1, edge.max(Some(entry.tag.timestamp)))
+    });
+    Some(CatchUp {
+        until: ring.end(),
+        timestamp: edge? - (count - 1),
+    })
+}

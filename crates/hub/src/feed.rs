@@ -1,0 +1,529 @@
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use media::video::{Resolution, resolution};
+use media::{Codec, Position, PublicationId, Tag, Track, TrackSet};
+use tokio::sync::watch;
+
+use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
+use crate::damper::Damper;
+use crate::pace::Pace;
+use crate::ring::{Entry, Ring};
+
+/// A publication without a tag for this long is stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// Rates are averages over this.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// The bounds of a feed.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes in the ring: a GOP of 10 s at 25 Mb/s.
+    pub max_bytes: usize,
+    /// Age of the ring: what a player can still make use of.
+    pub max_age: Duration,
+    /// Tags in the ring: 15 s of 60 frames and 50 audio packets a second, and as many again.
+    pub max_tags: usize,
+    /// What the ring keeps beside the newest GOP, for slow and for interrupted subscribers.
+    pub keep: Duration,
+    /// How long subscribers are held after a publication ended.
+    pub hold: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 32 << 20,
+            max_age: Duration::from_secs(15),
+            max_tags: 4_000,
+            keep: Duration::from_secs(4),
+            hold: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Feeds by name, made when they are first asked for.
+#[derive(Debug)]
+pub struct Hub<K> {
+    limits: Limits,
+    feeds: Mutex<HashMap<K, Feed>>,
+}
+
+impl<K: Eq + Hash> Hub<K> {
+    /// An empty hub whose feeds have these bounds.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            feeds: Mutex::default(),
+        }
+    }
+
+    /// The feed of this name.
+    pub fn feed(&self, name: K) -> Feed {
+        let mut feeds = lock(&self.feeds);
+        feeds
+            .entry(name)
+            .or_insert_with(|| Feed::new(self.limits.clone()))
+            .clone()
+    }
+
+    /// Forgets the feed; its publisher is cut and its subscribers end.
+    pub fn remove(&self, name: &K) {
+        let feed = lock(&self.feeds).remove(name);
+        if let Some(feed) = feed {
+            feed.close();
+        }
+    }
+}
+
+/// Why a publisher lost its feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Cut {
+    /// Another encoder published with the same key.
+    #[error("another encoder took over")]
+    TakenOver,
+    /// The key is no longer valid, or the feed was removed.
+    #[error("the stream key was revoked")]
+    Revoked,
+}
+
+/// The incumbent is held: encoders take the feed from each other again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("two encoders are fighting over this feed")]
+pub struct Fought;
+
+/// What a feed is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No encoder.
+    Waiting,
+    /// Tags come in.
+    Live,
+    /// An encoder is there, and sends nothing.
+    Stalled,
+    /// The encoder, or the way to it, was lost, and players are held.
+    Reconnecting,
+}
+
+/// A feed: what an encoder publishes and players subscribe to. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct Feed(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limits: Limits,
+    inner: Mutex<Inner>,
+    /// Told of every change; closed with the feed.
+    changed: watch::Sender<()>,
+    subscribers: AtomicUsize,
+    skipped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    ring: Ring,
+    on_air: Option<OnAir>,
+    ended: Option<Instant>,
+    damper: Damper,
+    is_closed: bool,
+    totals: TrackSet<Totals>,
+}
+
+#[derive(Debug)]
+struct OnAir {
+    publication: PublicationId,
+    started: Instant,
+    last_tag: Instant,
+    last_keyframe: Option<Instant>,
+    /// The way from the encoder is lost; it may come back.
+    is_interrupted: bool,
+    codecs: TrackSet<Option<Codec>>,
+    resolution: Option<Resolution>,
+    pace: Pace,
+    cut: watch::Sender<Option<Cut>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    tags: u64,
+    bytes: u64,
+}
+
+impl Feed {
+    /// A feed with these bounds.
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(Shared {
+            limits,
+            inner: Mutex::default(),
+            changed: watch::Sender::new(()),
+            subscribers: AtomicUsize::new(0),
+            skipped: AtomicU64::new(0),
+        }))
+    }
+
+    /// Puts a new publication on air; the one before is cut.
+    ///
+    /// # Errors
+    ///
+    /// [`Fought`] if active publishers took over from each other too often: the incumbent stays.
+    pub fn publish(&self, publication: PublicationId, now: Instant) -> Result<Publisher, Fought> {
+        let mut inner = self.lock();
+        if let Some(incumbent) = &inner.on_air {
+            let silence = now.saturating_duration_since(incumbent.last_tag);
+            if silence < STALLED_AFTER && !inner.damper.allow(now) {
+                return Err(Fought);
+            }
+        }
+        let (cut, lost) = watch::channel(inner.is_closed.then_some(Cut::Revoked));
+        let on_air = OnAir {
+            publication,
+            started: now,
+            last_tag: now,
+            last_keyframe: None,
+            is_interrupted: false,
+            codecs: TrackSet::default(),
+            resolution: None,
+            pace: Pace::default(),
+            cut,
+        };
+        if let Some(incumbent) = inner.on_air.replace(on_air) {
+            incumbent.cut.send_replace(Some(Cut::TakenOver));
+        }
+        inner.ended = None;
+        drop(inner);
+        self.0.changed.send_replace(());
+        Ok(Publisher {
+            feed: self.clone(),
+            publication,
+            next: 0,
+            previous: TrackSet::default(),
+            lost,
+            last_tag: now,
+        })
+    }
+
+    /// Subscribes; see [`Policy`]. With `resume`, tags that came through before are left out.
+    pub fn subscribe(&self, policy: Policy, resume: Option<Resume>) -> Subscriber {
+        self.0.subscribers.fetch_add(1, Ordering::Relaxed);
+        Subscriber {
+            feed: self.clone(),
+            changed: self.0.changed.subscribe(),
+            cursor: Cursor::new(policy, resume),
+        }
+    }
+
+    /// Cuts the publication on air.
+    pub fn cut(&self, why: Cut, now: Instant) {
+        let mut inner = self.lock();
+        if let Some(on_air) = inner.on_air.take() {
+            on_air.cut.send_replace(Some(why));
+            inner.ended = Some(now);
+        }
+        drop(inner);
+        self.0.changed.send_replace(());
+    }
+
+    /// The publication on air.
+    pub fn publication(&self) -> Option<PublicationId> {
+        self.lock().on_air.as_ref().map(|on_air| on_air.publication)
+    }
+
+    /// Tells of publications that start and end, and of tags.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// What the feed is doing.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let inner = self.lock();
+        let on_air = inner.on_air.as_ref();
+        let state = match (on_air, inner.ended) {
+            (Some(on_air), _) if on_air.is_interrupted => State::Reconnecting,
+            (Some(on_air), _) if now.saturating_duration_since(on_air.last_tag) < STALLED_AFTER => {
+                State::Live
+            }
+            (Some(_), _) => State::Stalled,
+            (None, Some(ended)) if now.saturating_duration_since(ended) < self.0.limits.hold => {
+                State::Reconnecting
+            }
+            (None, _) => State::Waiting,
+        };
+        let mut tracks = TrackSet::<TrackStats>::default();
+        for track in Track::ALL {
+            tracks[track] = TrackStats {
+                codec: on_air.and_then(|on_air| on_air.codecs[track]),
+                tags: inner.totals[track].tags,
+                bytes: inner.totals[track].bytes,
+                ..TrackStats::default()
+            };
+        }
+        let is_recent = |entry: &Entry| now.saturating_duration_since(entry.arrival) <= RATE_WINDOW;
+        let recent = inner.ring.range(inner.ring.front()).rev();
+        for (_, entry) in recent.take_while(|(_, entry)| is_recent(entry)) {
+            let track = &mut tracks[entry.tag.track];
+            track.bits_per_second += entry.tag.body.len() as f64 * 8.0 / RATE_WINDOW.as_secs_f64();
+            if !entry.tag.is_header() {
+                track.tags_per_second += 1.0 / RATE_WINDOW.as_secs_f64();
+            }
+        }
+        Snapshot {
+            state,
+            publication: on_air.map(|on_air| on_air.publication),
+            on_air_for: on_air.map(|on_air| now.saturating_duration_since(on_air.started)),
+            tracks,
+            resolution: on_air.and_then(|on_air| on_air.resolution),
+            encoder_growth_ms: on_air.map(|on_air| on_air.pace.growth()),
+            ring_bytes: inner.ring.bytes(),
+            subscribers: self.0.subscribers.load(Ordering::Relaxed),
+            skipped: self.0.skipped.load(Ordering::Relaxed),
+            is_fought: inner.damper.is_fight(now),
+        }
+    }
+
+    fn close(&self) {
+        let mut inner = self.lock();
+        inner.is_closed = true;
+        if let Some(on_air) = inner.on_air.take() {
+            on_air.cut.send_replace(Some(Cut::Revoked));
+        }
+        drop(inner);
+        self.0.changed.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.0.inner)
+    }
+}
+
+/// Locks, whoever panicked before: the state is whole after every statement that changes it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One publication's right to push tags. Dropping it ends the publication.
+#[derive(Debug)]
+pub struct Publisher {
+    feed: Feed,
+    publication: PublicationId,
+    next: u64,
+    previous: TrackSet<Option<u64>>,
+    lost: watch::Receiver<Option<Cut>>,
+    last_tag: Instant,
+}
+
+impl Publisher {
+    /// The publication's name.
+    pub fn publication(&self) -> PublicationId {
+        self.publication
+    }
+
+    /// Puts a tag on air and gives it its position.
+    ///
+    /// # Errors
+    ///
+    /// [`Cut`] once the publication is no longer on air; the tag is dropped.
+    pub fn push(&mut self, tag: Tag, now: Instant) -> Result<Position, Cut> {
+        let position = Position {
+            publication: self.publication,
+            number: self.next,
+            previous: self.previous[tag.track].replace(self.next),
+        };
+        self.next += 1;
+        self.push_at(position, tag, now)?;
+        Ok(position)
+    }
+
+    /// Puts a tag on air that got its position elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Cut`] once the publication is no longer on air; the tag is dropped.
+    pub fn push_at(&mut self, position: Position, tag: Tag, now: Instant) -> Result<(), Cut> {
+        self.last_tag = now;
+        let mut inner = self.feed.lock();
+        let Inner {
+            ring,
+            on_air,
+            totals,
+            ..
+        } = &mut *inner;
+        let Some(on_air) = on_air
+            .as_mut()
+            .filter(|o| o.publication == self.publication)
+        else {
+            drop(inner);
+            return Err(self.cut().unwrap_or(Cut::TakenOver));
+        };
+        on_air.last_tag = now;
+        on_air.is_interrupted = false;
+        on_air.codecs[tag.track] = tag.codec.or(on_air.codecs[tag.track]);
+        if tag.is_keyframe() {
+            on_air.last_keyframe = Some(now);
+        }
+        if tag.is_header() && tag.track == Track::Video {
+            on_air.resolution = resolution(&tag);
+        } else if tag.track != Track::Data {
+            on_air.pace.observe(tag.timestamp, now);
+        }
+        totals[tag.track].tags += 1;
+        totals[tag.track].bytes += tag.body.len() as u64;
+        ring.push(
+            Entry {
+                position,
+                tag,
+                arrival: now,
+            },
+            &self.feed.0.limits,
+        );
+        drop(inner);
+        self.feed.0.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Says that the way from the encoder is lost, and may come back; the next tag takes it back.
+    pub fn interrupt(&self) {
+        if let Some(on_air) = self
+            .feed
+            .lock()
+            .on_air
+            .as_mut()
+            .filter(|o| o.publication == self.publication)
+        {
+            on_air.is_interrupted = true;
+        }
+    }
+
+    /// Why the publication is no longer on air, if it was cut.
+    pub fn cut(&self) -> Option<Cut> {
+        *self.lost.borrow()
+    }
+
+    /// Waits until the publication is cut. Cancel safe.
+    pub async fn wait_cut(&mut self) -> Cut {
+        let cut = self
+            .lost
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|cut| *cut);
+        // The sender lives in the feed as long as this publication is on air.
+        cut.unwrap_or(Cut::Revoked)
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        let mut inner = self.feed.lock();
+        if inner
+            .on_air
+            .as_ref()
+            .is_some_and(|o| o.publication == self.publication)
+        {
+            inner.on_air = None;
+            inner.ended = Some(self.last_tag);
+            drop(inner);
+            self.feed.0.changed.send_replace(());
+        }
+    }
+}
+
+/// A cursor into a feed.
+///
+/// It skips when the next tag is older than [`Policy::max_delay`]: to the newest keyframe ahead
+/// of it that the ring holds, audio to the same instant; without keyframes (audio only, intra
+/// refresh) by time. Sequence headers and metadata in force at the target come first. What is
+/// skipped is counted.
+#[derive(Debug)]
+pub struct Subscriber {
+    feed: Feed,
+    changed: watch::Receiver<()>,
+    cursor: Cursor,
+}
+
+impl Subscriber {
+    /// Appends tags to `out`, at least one if there is one and about `max_bytes` at most.
+    pub fn poll(&mut self, now: Instant, out: &mut Vec<Item>, max_bytes: usize) -> Next {
+        self.changed.mark_unchanged();
+        let inner = self.feed.lock();
+        if inner.is_closed {
+            return Next::Ended;
+        }
+        let limits = &self.feed.0.limits;
+        let view = View {
+            ring: &inner.ring,
+            limits,
+            on_air: inner.on_air.as_ref().map(|on_air| on_air.publication),
+            has_keyframes: inner.on_air.as_ref().is_some_and(|on_air| {
+                let last = on_air.last_keyframe.unwrap_or(on_air.started);
+                on_air.codecs[Track::Video].is_some()
+                    && now.saturating_duration_since(last) <= limits.max_age
+            }),
+            ended: inner.ended,
+            now,
+        };
+        let next = self.cursor.poll(&view, out, max_bytes);
+        drop(inner);
+        self.feed
+            .0
+            .skipped
+            .fetch_add(self.cursor.take_skipped(), Ordering::Relaxed);
+        next
+    }
+
+    /// Waits for a change since the last poll. Cancel safe.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the feed that this subscriber holds.
+        let _ = self.changed.changed().await;
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.feed.0.subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a feed was doing at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What the feed is doing.
+    pub state: State,
+    /// The publication on air.
+    pub publication: Option<PublicationId>,
+    /// How long it has been on air.
+    pub on_air_for: Option<Duration>,
+    /// Each track's figures.
+    pub tracks: TrackSet<TrackStats>,
+    /// The picture's size, where the sequence header says it.
+    pub resolution: Option<Resolution>,
+    /// Milliseconds that the latest tag was late by the encoder's own clock.
+    pub encoder_growth_ms: Option<i64>,
+    /// Bytes in the ring.
+    pub ring_bytes: usize,
+    /// Subscribers there are.
+    pub subscribers: usize,
+    /// Tags that subscribers skipped, since the feed was made.
+    pub skipped: u64,
+    /// Whether two encoders are fighting over the feed.
+    pub is_fought: bool,
+}
+
+/// One track's figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrackStats {
+    /// How the track is coded.
+    pub codec: Option<Codec>,
+    /// Tags since the feed was made.
+    pub tags: u64,
+    /// Bytes since the feed was made.
+    pub bytes: u64,
+    /// Bits per second over the last two seconds.
+    pub bits_per_second: f64,
+    /// Tags without headers per second over the last two seconds.
+    pub tags_per_second: f64,
+}

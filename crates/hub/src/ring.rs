@@ -1,0 +1,146 @@
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use media::{Position, PublicationId, Tag, Track, TrackSet};
+
+use crate::Limits;
+
+/// One tag in the ring.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) position: Position,
+    pub(crate) tag: Tag,
+    pub(crate) arrival: Instant,
+}
+
+/// A header (sequence header or metadata) and the serial of the entry it came in.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    pub(crate) serial: u64,
+    pub(crate) entry: Entry,
+}
+
+/// The latest header of each track; metadata counts as the data track's.
+pub(crate) type Headers = TrackSet<Option<Header>>;
+
+/// A feed's recent tags, across publications, in the order of their arrival.
+///
+/// Every entry has a *serial*, which goes on for the life of the feed. The ring holds the newest
+/// GOP and what is younger than [`Limits::keep`]; the hard bounds hold for GOPs of any length.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    entries: VecDeque<Entry>,
+    /// Serial of the first entry.
+    front: u64,
+    bytes: usize,
+    /// Serials of the keyframes in the ring.
+    keyframes: VecDeque<u64>,
+    /// The headers in force just before the first entry.
+    front_headers: Headers,
+}
+
+impl Ring {
+    /// Serial of the first entry.
+    pub(crate) fn front(&self) -> u64 {
+        self.front
+    }
+
+    /// Serial of the entry that comes next.
+    pub(crate) fn end(&self) -> u64 {
+        self.front + self.entries.len() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The entry with this serial; `None` if it is gone or not there yet.
+    pub(crate) fn entry(&self, serial: u64) -> Option<&Entry> {
+        self.entries
+            .get(usize::try_from(serial.checked_sub(self.front)?).ok()?)
+    }
+
+    /// Entries with their serials, from `serial` on.
+    pub(crate) fn range(&self, serial: u64) -> impl DoubleEndedIterator<Item = (u64, &Entry)> {
+        let from = serial.max(self.front);
+        let skip = (from - self.front) as usize;
+        self.entries
+            .range(skip.min(self.entries.len())..)
+            .enumerate()
+            .map(
+                // Enumerate counts from the first one taken.
+                move |(index, entry)| (from + index as u64, entry),
+            )
+    }
+
+    pub(crate) fn newest_keyframe(&self) -> Option<u64> {
+        self.keyframes.back().copied()
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry, limits: &Limits) {
+        let now = entry.arrival;
+        if entry.tag.is_keyframe() {
+            self.keyframes.push_back(self.end());
+        }
+        self.bytes += entry.tag.body.len();
+        self.entries.push_back(entry);
+        while self.is_front_spare(now, limits) {
+            self.pop_front();
+        }
+    }
+
+    /// The headers of the publication of the entry at `serial` that are in force there.
+    pub(crate) fn headers_at(&self, serial: u64, publication: PublicationId) -> Headers {
+        let mut headers = self.front_headers.clone();
+        for (at, entry) in self.range(self.front).take_while(|(at, _)| *at < serial) {
+            set_header(&mut headers, at, entry);
+        }
+        for track in Track::ALL {
+            if headers[track]
+                .as_ref()
+                .is_some_and(|h| h.entry.position.publication != publication)
+            {
+                headers[track] = None;
+            }
+        }
+        headers
+    }
+
+    fn is_front_spare(&self, now: Instant, limits: &Limits) -> bool {
+        let Some(first) = self.entries.front() else {
+            return false;
+        };
+        let age = now.saturating_duration_since(first.arrival);
+        let is_over = self.bytes > limits.max_bytes
+            || self.entries.len() > limits.max_tags
+            || age > limits.max_age;
+        let has_newer_gop = self
+            .keyframes
+            .back()
+            .is_none_or(|keyframe| *keyframe > self.front);
+        // The last entry stays whatever its size: a ring that cannot hold one tag is no ring.
+        self.entries.len() > 1 && (is_over || has_newer_gop && age > limits.keep)
+    }
+
+    fn pop_front(&mut self) {
+        let Some(entry) = self.entries.pop_front() else {
+            return;
+        };
+        self.bytes -= entry.tag.body.len();
+        if self.keyframes.front() == Some(&self.front) {
+            self.keyframes.pop_front();
+        }
+        set_header(&mut self.front_headers, self.front, &entry);
+        self.front += 1;
+    }
+}
+
+/// Takes note of `entry` if it is a header.
+pub(crate) fn set_header(headers: &mut Headers, serial: u64, entry: &Entry) {
+    if entry.tag.is_header() {
+        headers[entry.tag.track] = Some(Header {
+            serial,
+            entry: entry.clone(),
+        });
+    }
+}

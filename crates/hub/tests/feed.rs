@@ -1,0 +1,394 @@
+//! Stories of publishers and subscribers, in virtual time.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hub::{
+    Cut, Feed, Fought, Item, Join, Limits, Next, Policy, Publisher, Resume, State, Subscriber,
+};
+use media::{PublicationId, Role, Tag, Track, TrackSet};
+
+const A: PublicationId = PublicationId([1; 16]);
+const B: PublicationId = PublicationId([2; 16]);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn policy(join: Join) -> Policy {
+    Policy {
+        join,
+        max_delay: ms(2_000),
+        verbatim: false,
+    }
+}
+
+fn header() -> Tag {
+    Tag::new(Track::Video, 0, Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]))
+}
+
+fn audio_header() -> Tag {
+    Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 0, 0x12, 0x10]))
+}
+
+fn metadata() -> Tag {
+    Tag::new(
+        Track::Data,
+        0,
+        Bytes::from_static(b"\x02\x00\x0aonMetaData\x05"),
+    )
+}
+
+fn video(timestamp: i64, is_key: bool) -> Tag {
+    let first = if is_key { 0x17 } else { 0x27 };
+    Tag::new(
+        Track::Video,
+        timestamp,
+        Bytes::from(vec![first, 1, 0, 0, 0, 9, 9, 9]),
+    )
+}
+
+fn audio(timestamp: i64) -> Tag {
+    Tag::new(
+        Track::Audio,
+        timestamp,
+        Bytes::from_static(&[0xaf, 1, 0x21]),
+    )
+}
+
+/// An encoder: 25 frames a second, as many audio tags, a keyframe every `gop` frames.
+struct Encoder {
+    publisher: Publisher,
+    start: Instant,
+    frame: u64,
+    gop: u64,
+}
+
+impl Encoder {
+    fn start(feed: &Feed, id: PublicationId, now: Instant, gop: u64) -> Self {
+        let mut publisher = feed.publish(id, now).unwrap();
+        for tag in [metadata(), header(), audio_header()] {
+            publisher.push(tag, now).unwrap();
+        }
+        Self {
+            publisher,
+            start: now,
+            frame: 0,
+            gop,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.start + ms(self.frame * 40)
+    }
+
+    fn run(&mut self, frames: u64) {
+        for _ in 0..frames {
+            let timestamp = (self.frame * 40) as i64;
+            let is_key = self.frame.is_multiple_of(self.gop);
+            self.publisher
+                .push(video(timestamp, is_key), self.now())
+                .unwrap();
+            self.publisher.push(audio(timestamp), self.now()).unwrap();
+            self.frame += 1;
+        }
+    }
+}
+
+fn read_all(subscriber: &mut Subscriber, now: Instant) -> Vec<Item> {
+    let mut items = Vec::new();
+    while subscriber.poll(now, &mut items, 1 << 20) == Next::Tags {}
+    items
+}
+
+fn roles(items: &[Item]) -> Vec<(Track, Role)> {
+    items
+        .iter()
+        .map(|item| (item.tag.track, item.tag.role))
+        .collect()
+}
+
+#[test]
+fn a_waiting_player_gets_everything_from_the_first_keyframe() {
+    let now = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    assert_eq!(read_all(&mut player, now).len(), 0);
+    assert_eq!(feed.snapshot(now).state, State::Waiting);
+    let mut encoder = Encoder::start(&feed, A, now, 50);
+    let mut items = Vec::new();
+    for _ in 0..100 {
+        encoder.run(1);
+        items.extend(read_all(&mut player, encoder.now()));
+    }
+    assert_eq!(items.len(), 3 + 200);
+    assert_eq!(feed.snapshot(encoder.now()).state, State::Live);
+    assert!(
+        items
+            .windows(2)
+            .all(|pair| pair[0].position.number + 1 == pair[1].position.number)
+    );
+}
+
+#[test]
+fn a_smooth_join_gets_headers_then_the_newest_gop() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
+    encoder.run(70);
+    let items = read_all(
+        &mut feed.subscribe(policy(Join::Smooth), None),
+        encoder.now(),
+    );
+    assert_eq!(
+        roles(&items)[..4],
+        [
+            (Track::Data, Role::Metadata),
+            (Track::Video, Role::SequenceHeader),
+            (Track::Audio, Role::SequenceHeader),
+            (Track::Video, Role::Keyframe),
+        ]
+    );
+    assert_eq!(items.len(), 3 + 40);
+    assert_eq!(items[3].timestamp, 2_000);
+}
+
+#[test]
+fn a_fast_join_squeezes_video_and_leaves_old_audio_out() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
+    encoder.run(70);
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    let items = read_all(&mut player, encoder.now());
+    assert_eq!(items.len(), 3 + 20, "headers and the GOP's video");
+    let times: Vec<_> = items[3..].iter().map(|item| item.timestamp).collect();
+    assert_eq!(times, (2_741..=2_760).collect::<Vec<_>>());
+    encoder.run(1);
+    let live = read_all(&mut player, encoder.now());
+    assert_eq!(
+        live.iter().map(|item| item.timestamp).collect::<Vec<_>>(),
+        [2_800, 2_800]
+    );
+}
+
+#[test]
+fn a_keyframe_join_waits_for_video_and_plays_audio() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
+    encoder.run(70);
+    let mut player = feed.subscribe(policy(Join::Keyframe), None);
+    assert!(
+        read_all(&mut player, encoder.now())
+            .iter()
+            .all(|item| item.tag.is_header())
+    );
+    encoder.run(30);
+    assert!(
+        read_all(&mut player, encoder.now())
+            .iter()
+            .all(|item| item.tag.track == Track::Audio)
+    );
+    encoder.run(1);
+    assert!(read_all(&mut player, encoder.now())[0].tag.is_keyframe());
+}
+
+#[test]
+fn a_slow_player_skips_to_the_newest_keyframe_with_a_changed_header_before_it() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 25);
+    let mut player = feed.subscribe(policy(Join::Smooth), None);
+    encoder.run(10);
+    read_all(&mut player, encoder.now());
+    encoder.run(60);
+    let mut changed = header();
+    changed.body = Bytes::from_static(&[0x17, 0, 0, 0, 0, 2]);
+    encoder
+        .publisher
+        .push(changed.clone(), encoder.now())
+        .unwrap();
+    encoder.run(10);
+    let items = read_all(&mut player, encoder.now());
+    assert_eq!(items[0].tag.body, changed.body);
+    assert_eq!(
+        (items[1].tag.role, items[1].timestamp),
+        (Role::Keyframe, 75 * 40)
+    );
+    assert_eq!(items.len(), 1 + 10, "five frames and their audio");
+    assert_eq!(feed.snapshot(encoder.now()).skipped, 130);
+}
+
+#[test]
+fn a_late_player_without_a_newer_keyframe_gets_the_backlog() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 250);
+    let mut player = feed.subscribe(policy(Join::Smooth), None);
+    encoder.run(10);
+    read_all(&mut player, encoder.now());
+    encoder.run(75);
+    assert_eq!(
+        read_all(&mut player, encoder.now()).len(),
+        150,
+        "three seconds, none skipped"
+    );
+}
+
+#[test]
+fn audio_alone_skips_by_time() {
+    let start = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut publisher = feed.publish(A, start).unwrap();
+    publisher.push(audio_header(), start).unwrap();
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    assert_eq!(read_all(&mut player, start).len(), 1);
+    for index in 0..300 {
+        publisher
+            .push(audio(index * 20), start + ms(index as u64 * 20))
+            .unwrap();
+    }
+    let items = read_all(&mut player, start + ms(5_980));
+    assert_eq!(items[0].timestamp, 4_980, "half the allowed delay is left");
+    assert_eq!(items.len(), 51);
+}
+
+#[test]
+fn a_feed_that_stopped_sending_keyframes_is_joined_at_the_edge() {
+    let start = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, start, u64::MAX);
+    encoder.run(25 * 40);
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    assert_eq!(read_all(&mut player, encoder.now()).len(), 3, "headers");
+    encoder.run(1);
+    assert_eq!(
+        read_all(&mut player, encoder.now()).len(),
+        2,
+        "video without a keyframe"
+    );
+}
+
+#[test]
+fn the_ring_keeps_the_newest_gop_and_its_bounds() {
+    let feed = Feed::new(Limits {
+        max_tags: 1_000,
+        ..Limits::default()
+    });
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 250);
+    encoder.run(240);
+    let whole = read_all(
+        &mut feed.subscribe(policy(Join::Smooth), None),
+        encoder.now(),
+    );
+    assert_eq!(whole.len(), 3 + 480, "a GOP of ten seconds");
+    encoder.run(120);
+    let bytes = feed.snapshot(encoder.now()).ring_bytes;
+    assert_eq!(
+        bytes,
+        110 * 11,
+        "4.4 s since the keyframe; what is before it is older than 4 s"
+    );
+    let mut endless = Encoder::start(&feed, B, encoder.now(), u64::MAX);
+    endless.run(25 * 60);
+    assert!(feed.snapshot(endless.now()).ring_bytes <= 376 * 11, "15 s");
+}
+
+#[test]
+fn the_newest_publication_takes_over_and_players_stay() {
+    let feed = Feed::new(Limits::default());
+    let mut old = Encoder::start(&feed, A, Instant::now(), 25);
+    let mut player = feed.subscribe(policy(Join::Smooth), None);
+    old.run(30);
+    read_all(&mut player, old.now());
+    let now = old.now();
+    let mut publisher = feed.publish(B, now).unwrap();
+    assert_eq!(old.publisher.push(audio(1), now), Err(Cut::TakenOver));
+    assert_eq!(old.publisher.cut(), Some(Cut::TakenOver));
+    drop(old);
+    assert_eq!(feed.publication(), Some(B), "the old one ends without harm");
+    for tag in [header(), video(70, false), video(110, true), audio(111)] {
+        publisher.push(tag, now).unwrap();
+    }
+    let items = read_all(&mut player, now);
+    assert_eq!(
+        roles(&items),
+        [
+            (Track::Video, Role::SequenceHeader),
+            (Track::Video, Role::Keyframe),
+            (Track::Audio, Role::Frame)
+        ],
+        "a fresh header and a keyframe first"
+    );
+}
+
+#[test]
+fn a_fight_is_damped_but_a_dead_incumbent_gives_way() {
+    let mut now = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut publishers = Vec::new();
+    for round in 0..6 {
+        publishers.push(feed.publish(PublicationId([round; 16]), now).unwrap());
+        now += ms(500);
+    }
+    assert_eq!(feed.publish(B, now).err(), Some(Fought));
+    assert!(feed.snapshot(now).is_fought);
+    now += ms(3_000);
+    assert!(
+        feed.publish(B, now).is_ok(),
+        "nothing came from the incumbent for two seconds"
+    );
+}
+
+#[test]
+fn players_are_held_and_then_told_the_end() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 25);
+    let mut player = feed.subscribe(policy(Join::Smooth), None);
+    encoder.run(5);
+    let end = encoder.now();
+    read_all(&mut player, end);
+    drop(encoder);
+    let mut poll = |after| player.poll(end + ms(after), &mut Vec::new(), 1 << 20);
+    assert_eq!(poll(29_000), Next::Wait);
+    assert_eq!(poll(30_000), Next::Ended);
+    assert_eq!(feed.snapshot(end + ms(1_000)).state, State::Reconnecting);
+    assert_eq!(feed.snapshot(end + ms(31_000)).state, State::Waiting);
+    let mut early = feed.subscribe(policy(Join::Fast), None);
+    assert_eq!(
+        early.poll(end + ms(60_000), &mut Vec::new(), 1 << 20),
+        Next::Wait
+    );
+}
+
+#[test]
+fn an_interrupted_subscriber_goes_on_where_it_was() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 25);
+    encoder.run(20);
+    let policy = Policy {
+        verbatim: true,
+        ..policy(Join::Publication)
+    };
+    let first = read_all(&mut feed.subscribe(policy, None), encoder.now());
+    assert_eq!(first.len(), 43);
+    let mut released = TrackSet::default();
+    for item in &first[..30] {
+        released[item.tag.track] = Some(item.position.number);
+    }
+    let resume = Resume {
+        publication: A,
+        released,
+    };
+    let rest = read_all(&mut feed.subscribe(policy, Some(resume)), encoder.now());
+    let numbers = |items: &[Item]| items.iter().map(|i| i.position.number).collect::<Vec<_>>();
+    assert_eq!(numbers(&rest), numbers(&first[30..]));
+}
+
+#[test]
+fn a_removed_feed_cuts_its_publisher_and_ends_its_players() {
+    let now = Instant::now();
+    let hub = hub::Hub::new(Limits::default());
+    let feed = hub.feed("camera");
+    let mut publisher = feed.publish(A, now).unwrap();
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    hub.remove(&"camera");
+    assert_eq!(publisher.push(audio(0), now), Err(Cut::Revoked));
+    assert_eq!(player.poll(now, &mut Vec::new(), 1), Next::Ended);
+}
