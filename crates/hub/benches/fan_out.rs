@@ -20,14 +20,9 @@ fn push_and_poll(bencher: Bencher<'_, '_>, subscribers: usize) {
     bencher.counter(ItemsCount::new(TAGS)).bench_local(|| {
         let feed = Feed::new(Limits::default());
         let mut publisher = feed.publish(PublicationId([1; 16]), start).unwrap();
-        let policy = Policy {
-            join: Join::Fast,
-            max_delay: Duration::from_secs(2),
-            verbatim: false,
-        };
-        let mut players: Vec<_> = (0..subscribers)
-            .map(|_| feed.subscribe(policy, None))
-            .collect();
+        let policy =
+            Policy { join: Join::Fast, max_delay: Duration::from_secs(2), verbatim: false };
+        let mut players: Vec<_> = (0..subscribers).map(|_| feed.subscribe(policy, None)).collect();
         let mut items = Vec::new();
         for index in 0..TAGS {
             let now = start + Duration::from_millis(index as u64 * 40);

@@ -42,11 +42,7 @@ impl Clock {
             Some(_) => self.high + self.interval.unwrap_or(DEFAULT_INTERVAL) - timestamp,
             None => -timestamp,
         };
-        self.epoch = Some(Epoch {
-            publication,
-            offset,
-            last: timestamp,
-        });
+        self.epoch = Some(Epoch { publication, offset, last: timestamp });
         let mapped = (timestamp + offset).max(self.last[track]);
         let step = mapped - self.last[track];
         if track == Track::Video && (1..=500).contains(&step) {
@@ -69,11 +65,7 @@ mod tests {
     fn starts_at_zero_with_a_common_offset() {
         let mut clock = Clock::default();
         assert_eq!(clock.map(A, Track::Video, 5_000), 0);
-        assert_eq!(
-            clock.map(A, Track::Audio, 4_990),
-            0,
-            "before the start is the start"
-        );
+        assert_eq!(clock.map(A, Track::Audio, 4_990), 0, "before the start is the start");
         assert_eq!(clock.map(A, Track::Audio, 5_013), 13);
         assert_eq!(clock.map(A, Track::Video, 5_040), 40);
     }
@@ -94,11 +86,7 @@ mod tests {
         clock.map(A, Track::Video, 40);
         assert_eq!(clock.map(A, Track::Video, 4_295_007), 80);
         assert_eq!(clock.map(A, Track::Video, 40), 120);
-        assert_eq!(
-            clock.map(A, Track::Video, 1_040),
-            1_120,
-            "a pause of a second is a pause"
-        );
+        assert_eq!(clock.map(A, Track::Video, 1_040), 1_120, "a pause of a second is a pause");
     }
 
     #[test]
@@ -107,10 +95,6 @@ mod tests {
         clock.map(A, Track::Audio, 0);
         clock.map(A, Track::Audio, 100);
         assert_eq!(clock.map(A, Track::Audio, 60), 100);
-        assert_eq!(
-            clock.map(A, Track::Video, 60),
-            60,
-            "the other track is its own line"
-        );
+        assert_eq!(clock.map(A, Track::Video, 60), 60, "the other track is its own line");
     }
 }

@@ -235,10 +235,7 @@ impl Cursor {
                 _ => {}
             }
         }
-        let Some(catch_up) = self
-            .catch_up
-            .as_mut()
-            .filter(|catch_up| serial < catch_up.until)
+        let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| serial < catch_up.until)
         else {
             self.catch_up = None;
             return Step::Item(item(entry));
@@ -248,10 +245,7 @@ impl Cursor {
         }
         let timestamp = catch_up.timestamp.max(tag.timestamp);
         catch_up.timestamp += 1;
-        Step::Item(Item {
-            timestamp,
-            ..item(entry)
-        })
+        Step::Item(Item { timestamp, ..item(entry) })
     }
 
     fn has_already(&self, entry: &Entry) -> bool {
@@ -274,11 +268,7 @@ impl Cursor {
         let is_fresh = |entry: &Entry| {
             view.now.saturating_duration_since(entry.arrival) <= self.policy.max_delay / 2
         };
-        let target = view
-            .ring
-            .range(self.next)
-            .rev()
-            .take_while(|(_, entry)| is_fresh(entry));
+        let target = view.ring.range(self.next).rev().take_while(|(_, entry)| is_fresh(entry));
         let target = target.last().map_or(view.ring.end(), |(serial, _)| serial);
         Some(target).filter(|target| *target > self.next)
     }
@@ -299,15 +289,10 @@ impl Cursor {
     fn skip_to(&mut self, target: u64, view: &View<'_>) {
         let ring = view.ring;
         let gone = ring.front().saturating_sub(self.next);
-        let passed = ring
-            .range(self.next)
-            .take_while(|(serial, _)| *serial < target);
+        let passed = ring.range(self.next).take_while(|(serial, _)| *serial < target);
         self.skipped += gone + passed.filter(|(_, entry)| !entry.tag.is_header()).count() as u64;
         self.catch_up = None;
-        let at = ring
-            .entry(target)
-            .map(|entry| entry.position.publication)
-            .or(view.on_air);
+        let at = ring.entry(target).map(|entry| entry.position.publication).or(view.on_air);
         match at {
             Some(publication) => {
                 self.publication = Some(publication);
@@ -358,8 +343,5 @@ fn catch_up(ring: &Ring, target: u64) -> Option<CatchUp> {
     let (count, edge) = frames.fold((0, None), |(count, edge), (_, entry)| {
         (count + 1, edge.max(Some(entry.tag.timestamp)))
     });
-    Some(CatchUp {
-        until: ring.end(),
-        timestamp: edge? - (count - 1),
-    })
+    Some(CatchUp { until: ring.end(), timestamp: edge? - (count - 1) })
 }

@@ -15,11 +15,7 @@ pub(crate) struct Damper {
 impl Damper {
     /// Whether one more takeover from an active publisher is allowed now; counts it if so.
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
-        while self
-            .takeovers
-            .front()
-            .is_some_and(|at| now.saturating_duration_since(*at) > WINDOW)
-        {
+        while self.takeovers.front().is_some_and(|at| now.saturating_duration_since(*at) > WINDOW) {
             self.takeovers.pop_front();
         }
         let is_allowed = self.takeovers.len() < FIGHT;
@@ -32,9 +28,6 @@ impl Damper {
     /// Whether a fight is going on.
     pub(crate) fn is_fight(&self, now: Instant) -> bool {
         self.takeovers.len() >= FIGHT
-            && self
-                .takeovers
-                .front()
-                .is_some_and(|at| now.saturating_duration_since(*at) <= WINDOW)
+            && self.takeovers.front().is_some_and(|at| now.saturating_duration_since(*at) <= WINDOW)
     }
 }

@@ -55,19 +55,13 @@ pub struct Hub<K> {
 impl<K: Eq + Hash> Hub<K> {
     /// An empty hub whose feeds have these bounds.
     pub fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            feeds: Mutex::default(),
-        }
+        Self { limits, feeds: Mutex::default() }
     }
 
     /// The feed of this name.
     pub fn feed(&self, name: K) -> Feed {
         let mut feeds = lock(&self.feeds);
-        feeds
-            .entry(name)
-            .or_insert_with(|| Feed::new(self.limits.clone()))
-            .clone()
+        feeds.entry(name).or_insert_with(|| Feed::new(self.limits.clone())).clone()
     }
 
     /// Forgets the feed; its publisher is cut and its subscribers end.
@@ -118,6 +112,7 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Told of every change; closed with the feed.
     changed: watch::Sender<()>,
+    publication: watch::Sender<Option<PublicationId>>,
     subscribers: AtomicUsize,
     skipped: AtomicU64,
 }
@@ -159,6 +154,7 @@ impl Feed {
             limits,
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
+            publication: watch::Sender::new(None),
             subscribers: AtomicUsize::new(0),
             skipped: AtomicU64::new(0),
         }))
@@ -193,8 +189,7 @@ impl Feed {
             incumbent.cut.send_replace(Some(Cut::TakenOver));
         }
         inner.ended = None;
-        drop(inner);
-        self.0.changed.send_replace(());
+        self.tell(inner);
         Ok(Publisher {
             feed: self.clone(),
             publication,
@@ -221,9 +216,8 @@ impl Feed {
         if let Some(on_air) = inner.on_air.take() {
             on_air.cut.send_replace(Some(why));
             inner.ended = Some(now);
+            self.tell(inner);
         }
-        drop(inner);
-        self.0.changed.send_replace(());
     }
 
     /// The publication on air.
@@ -231,9 +225,9 @@ impl Feed {
         self.lock().on_air.as_ref().map(|on_air| on_air.publication)
     }
 
-    /// Tells of publications that start and end, and of tags.
-    pub fn watch(&self) -> watch::Receiver<()> {
-        self.0.changed.subscribe()
+    /// The publication on air, and how to wait for the next.
+    pub fn watch(&self) -> watch::Receiver<Option<PublicationId>> {
+        self.0.publication.subscribe()
     }
 
     /// What the feed is doing.
@@ -289,6 +283,16 @@ impl Feed {
         if let Some(on_air) = inner.on_air.take() {
             on_air.cut.send_replace(Some(Cut::Revoked));
         }
+        self.tell(inner);
+    }
+
+    /// Tells of what is on air now.
+    fn tell(&self, inner: MutexGuard<'_, Inner>) {
+        // Under the lock, so that the last word is the true one.
+        let publication = inner.on_air.as_ref().map(|on_air| on_air.publication);
+        self.0
+            .publication
+            .send_if_modified(|told| std::mem::replace(told, publication) != publication);
         drop(inner);
         self.0.changed.send_replace(());
     }
@@ -300,9 +304,7 @@ impl Feed {
 
 /// Locks, whoever panicked before: the state is whole after every statement that changes it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// One publication's right to push tags. Dropping it ends the publication.
@@ -346,16 +348,8 @@ impl Publisher {
     pub fn push_at(&mut self, position: Position, tag: Tag, now: Instant) -> Result<(), Cut> {
         self.last_tag = now;
         let mut inner = self.feed.lock();
-        let Inner {
-            ring,
-            on_air,
-            totals,
-            ..
-        } = &mut *inner;
-        let Some(on_air) = on_air
-            .as_mut()
-            .filter(|o| o.publication == self.publication)
-        else {
+        let Inner { ring, on_air, totals, .. } = &mut *inner;
+        let Some(on_air) = on_air.as_mut().filter(|o| o.publication == self.publication) else {
             drop(inner);
             return Err(self.cut().unwrap_or(Cut::TakenOver));
         };
@@ -372,14 +366,7 @@ impl Publisher {
         }
         totals[tag.track].tags += 1;
         totals[tag.track].bytes += tag.body.len() as u64;
-        ring.push(
-            Entry {
-                position,
-                tag,
-                arrival: now,
-            },
-            &self.feed.0.limits,
-        );
+        ring.push(Entry { position, tag, arrival: now }, &self.feed.0.limits);
         drop(inner);
         self.feed.0.changed.send_replace(());
         Ok(())
@@ -387,12 +374,8 @@ impl Publisher {
 
     /// Says that the way from the encoder is lost, and may come back; the next tag takes it back.
     pub fn interrupt(&self) {
-        if let Some(on_air) = self
-            .feed
-            .lock()
-            .on_air
-            .as_mut()
-            .filter(|o| o.publication == self.publication)
+        if let Some(on_air) =
+            self.feed.lock().on_air.as_mut().filter(|o| o.publication == self.publication)
         {
             on_air.is_interrupted = true;
         }
@@ -405,12 +388,7 @@ impl Publisher {
 
     /// Waits until the publication is cut. Cancel safe.
     pub async fn wait_cut(&mut self) -> Cut {
-        let cut = self
-            .lost
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|cut| *cut);
+        let cut = self.lost.wait_for(Option::is_some).await.ok().and_then(|cut| *cut);
         // The sender lives in the feed as long as this publication is on air.
         cut.unwrap_or(Cut::Revoked)
     }
@@ -419,15 +397,10 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         let mut inner = self.feed.lock();
-        if inner
-            .on_air
-            .as_ref()
-            .is_some_and(|o| o.publication == self.publication)
-        {
+        if inner.on_air.as_ref().is_some_and(|o| o.publication == self.publication) {
             inner.on_air = None;
             inner.ended = Some(self.last_tag);
-            drop(inner);
-            self.feed.0.changed.send_replace(());
+            self.feed.tell(inner);
         }
     }
 }
@@ -468,10 +441,7 @@ impl Subscriber {
         };
         let next = self.cursor.poll(&view, out, max_bytes);
         drop(inner);
-        self.feed
-            .0
-            .skipped
-            .fetch_add(self.cursor.take_skipped(), Ordering::Relaxed);
+        self.feed.0.skipped.fetch_add(self.cursor.take_skipped(), Ordering::Relaxed);
         next
     }
 

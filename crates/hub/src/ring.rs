@@ -56,21 +56,17 @@ impl Ring {
 
     /// The entry with this serial; `None` if it is gone or not there yet.
     pub(crate) fn entry(&self, serial: u64) -> Option<&Entry> {
-        self.entries
-            .get(usize::try_from(serial.checked_sub(self.front)?).ok()?)
+        self.entries.get(usize::try_from(serial.checked_sub(self.front)?).ok()?)
     }
 
     /// Entries with their serials, from `serial` on.
     pub(crate) fn range(&self, serial: u64) -> impl DoubleEndedIterator<Item = (u64, &Entry)> {
         let from = serial.max(self.front);
         let skip = (from - self.front) as usize;
-        self.entries
-            .range(skip.min(self.entries.len())..)
-            .enumerate()
-            .map(
-                // Enumerate counts from the first one taken.
-                move |(index, entry)| (from + index as u64, entry),
-            )
+        self.entries.range(skip.min(self.entries.len())..).enumerate().map(
+            // Enumerate counts from the first one taken.
+            move |(index, entry)| (from + index as u64, entry),
+        )
     }
 
     pub(crate) fn newest_keyframe(&self) -> Option<u64> {
@@ -96,9 +92,7 @@ impl Ring {
             set_header(&mut headers, at, entry);
         }
         for track in Track::ALL {
-            if headers[track]
-                .as_ref()
-                .is_some_and(|h| h.entry.position.publication != publication)
+            if headers[track].as_ref().is_some_and(|h| h.entry.position.publication != publication)
             {
                 headers[track] = None;
             }
@@ -114,10 +108,7 @@ impl Ring {
         let is_over = self.bytes > limits.max_bytes
             || self.entries.len() > limits.max_tags
             || age > limits.max_age;
-        let has_newer_gop = self
-            .keyframes
-            .back()
-            .is_none_or(|keyframe| *keyframe > self.front);
+        let has_newer_gop = self.keyframes.back().is_none_or(|keyframe| *keyframe > self.front);
         // The last entry stays whatever its size: a ring that cannot hold one tag is no ring.
         self.entries.len() > 1 && (is_over || has_newer_gop && age > limits.keep)
     }
@@ -138,9 +129,6 @@ impl Ring {
 /// Takes note of `entry` if it is a header.
 pub(crate) fn set_header(headers: &mut Headers, serial: u64, entry: &Entry) {
     if entry.tag.is_header() {
-        headers[entry.tag.track] = Some(Header {
-            serial,
-            entry: entry.clone(),
-        });
+        headers[entry.tag.track] = Some(Header { serial, entry: entry.clone() });
     }
 }

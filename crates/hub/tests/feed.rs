@@ -16,11 +16,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn policy(join: Join) -> Policy {
-    Policy {
-        join,
-        max_delay: ms(2_000),
-        verbatim: false,
-    }
+    Policy { join, max_delay: ms(2_000), verbatim: false }
 }
 
 fn header() -> Tag {
@@ -32,28 +28,16 @@ fn audio_header() -> Tag {
 }
 
 fn metadata() -> Tag {
-    Tag::new(
-        Track::Data,
-        0,
-        Bytes::from_static(b"\x02\x00\x0aonMetaData\x05"),
-    )
+    Tag::new(Track::Data, 0, Bytes::from_static(b"\x02\x00\x0aonMetaData\x05"))
 }
 
 fn video(timestamp: i64, is_key: bool) -> Tag {
     let first = if is_key { 0x17 } else { 0x27 };
-    Tag::new(
-        Track::Video,
-        timestamp,
-        Bytes::from(vec![first, 1, 0, 0, 0, 9, 9, 9]),
-    )
+    Tag::new(Track::Video, timestamp, Bytes::from(vec![first, 1, 0, 0, 0, 9, 9, 9]))
 }
 
 fn audio(timestamp: i64) -> Tag {
-    Tag::new(
-        Track::Audio,
-        timestamp,
-        Bytes::from_static(&[0xaf, 1, 0x21]),
-    )
+    Tag::new(Track::Audio, timestamp, Bytes::from_static(&[0xaf, 1, 0x21]))
 }
 
 /// An encoder: 25 frames a second, as many audio tags, a keyframe every `gop` frames.
@@ -70,12 +54,7 @@ impl Encoder {
         for tag in [metadata(), header(), audio_header()] {
             publisher.push(tag, now).unwrap();
         }
-        Self {
-            publisher,
-            start: now,
-            frame: 0,
-            gop,
-        }
+        Self { publisher, start: now, frame: 0, gop }
     }
 
     fn now(&self) -> Instant {
@@ -86,9 +65,7 @@ impl Encoder {
         for _ in 0..frames {
             let timestamp = (self.frame * 40) as i64;
             let is_key = self.frame.is_multiple_of(self.gop);
-            self.publisher
-                .push(video(timestamp, is_key), self.now())
-                .unwrap();
+            self.publisher.push(video(timestamp, is_key), self.now()).unwrap();
             self.publisher.push(audio(timestamp), self.now()).unwrap();
             self.frame += 1;
         }
@@ -102,10 +79,7 @@ fn read_all(subscriber: &mut Subscriber, now: Instant) -> Vec<Item> {
 }
 
 fn roles(items: &[Item]) -> Vec<(Track, Role)> {
-    items
-        .iter()
-        .map(|item| (item.tag.track, item.tag.role))
-        .collect()
+    items.iter().map(|item| (item.tag.track, item.tag.role)).collect()
 }
 
 #[test]
@@ -123,11 +97,7 @@ fn a_waiting_player_gets_everything_from_the_first_keyframe() {
     }
     assert_eq!(items.len(), 3 + 200);
     assert_eq!(feed.snapshot(encoder.now()).state, State::Live);
-    assert!(
-        items
-            .windows(2)
-            .all(|pair| pair[0].position.number + 1 == pair[1].position.number)
-    );
+    assert!(items.windows(2).all(|pair| pair[0].position.number + 1 == pair[1].position.number));
 }
 
 #[test]
@@ -135,10 +105,7 @@ fn a_smooth_join_gets_headers_then_the_newest_gop() {
     let feed = Feed::new(Limits::default());
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
     encoder.run(70);
-    let items = read_all(
-        &mut feed.subscribe(policy(Join::Smooth), None),
-        encoder.now(),
-    );
+    let items = read_all(&mut feed.subscribe(policy(Join::Smooth), None), encoder.now());
     assert_eq!(
         roles(&items)[..4],
         [
@@ -164,10 +131,7 @@ fn a_fast_join_squeezes_video_and_leaves_old_audio_out() {
     assert_eq!(times, (2_741..=2_760).collect::<Vec<_>>());
     encoder.run(1);
     let live = read_all(&mut player, encoder.now());
-    assert_eq!(
-        live.iter().map(|item| item.timestamp).collect::<Vec<_>>(),
-        [2_800, 2_800]
-    );
+    assert_eq!(live.iter().map(|item| item.timestamp).collect::<Vec<_>>(), [2_800, 2_800]);
 }
 
 #[test]
@@ -176,17 +140,9 @@ fn a_keyframe_join_waits_for_video_and_plays_audio() {
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
     encoder.run(70);
     let mut player = feed.subscribe(policy(Join::Keyframe), None);
-    assert!(
-        read_all(&mut player, encoder.now())
-            .iter()
-            .all(|item| item.tag.is_header())
-    );
+    assert!(read_all(&mut player, encoder.now()).iter().all(|item| item.tag.is_header()));
     encoder.run(30);
-    assert!(
-        read_all(&mut player, encoder.now())
-            .iter()
-            .all(|item| item.tag.track == Track::Audio)
-    );
+    assert!(read_all(&mut player, encoder.now()).iter().all(|item| item.tag.track == Track::Audio));
     encoder.run(1);
     assert!(read_all(&mut player, encoder.now())[0].tag.is_keyframe());
 }
@@ -201,17 +157,11 @@ fn a_slow_player_skips_to_the_newest_keyframe_with_a_changed_header_before_it() 
     encoder.run(60);
     let mut changed = header();
     changed.body = Bytes::from_static(&[0x17, 0, 0, 0, 0, 2]);
-    encoder
-        .publisher
-        .push(changed.clone(), encoder.now())
-        .unwrap();
+    encoder.publisher.push(changed.clone(), encoder.now()).unwrap();
     encoder.run(10);
     let items = read_all(&mut player, encoder.now());
     assert_eq!(items[0].tag.body, changed.body);
-    assert_eq!(
-        (items[1].tag.role, items[1].timestamp),
-        (Role::Keyframe, 75 * 40)
-    );
+    assert_eq!((items[1].tag.role, items[1].timestamp), (Role::Keyframe, 75 * 40));
     assert_eq!(items.len(), 1 + 10, "five frames and their audio");
     assert_eq!(feed.snapshot(encoder.now()).skipped, 130);
 }
@@ -224,11 +174,7 @@ fn a_late_player_without_a_newer_keyframe_gets_the_backlog() {
     encoder.run(10);
     read_all(&mut player, encoder.now());
     encoder.run(75);
-    assert_eq!(
-        read_all(&mut player, encoder.now()).len(),
-        150,
-        "three seconds, none skipped"
-    );
+    assert_eq!(read_all(&mut player, encoder.now()).len(), 150, "three seconds, none skipped");
 }
 
 #[test]
@@ -240,9 +186,7 @@ fn audio_alone_skips_by_time() {
     let mut player = feed.subscribe(policy(Join::Fast), None);
     assert_eq!(read_all(&mut player, start).len(), 1);
     for index in 0..300 {
-        publisher
-            .push(audio(index * 20), start + ms(index as u64 * 20))
-            .unwrap();
+        publisher.push(audio(index * 20), start + ms(index as u64 * 20)).unwrap();
     }
     let items = read_all(&mut player, start + ms(5_980));
     assert_eq!(items[0].timestamp, 4_980, "half the allowed delay is left");
@@ -258,33 +202,19 @@ fn a_feed_that_stopped_sending_keyframes_is_joined_at_the_edge() {
     let mut player = feed.subscribe(policy(Join::Fast), None);
     assert_eq!(read_all(&mut player, encoder.now()).len(), 3, "headers");
     encoder.run(1);
-    assert_eq!(
-        read_all(&mut player, encoder.now()).len(),
-        2,
-        "video without a keyframe"
-    );
+    assert_eq!(read_all(&mut player, encoder.now()).len(), 2, "video without a keyframe");
 }
 
 #[test]
 fn the_ring_keeps_the_newest_gop_and_its_bounds() {
-    let feed = Feed::new(Limits {
-        max_tags: 1_000,
-        ..Limits::default()
-    });
+    let feed = Feed::new(Limits { max_tags: 1_000, ..Limits::default() });
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 250);
     encoder.run(240);
-    let whole = read_all(
-        &mut feed.subscribe(policy(Join::Smooth), None),
-        encoder.now(),
-    );
+    let whole = read_all(&mut feed.subscribe(policy(Join::Smooth), None), encoder.now());
     assert_eq!(whole.len(), 3 + 480, "a GOP of ten seconds");
     encoder.run(120);
     let bytes = feed.snapshot(encoder.now()).ring_bytes;
-    assert_eq!(
-        bytes,
-        110 * 11,
-        "4.4 s since the keyframe; what is before it is older than 4 s"
-    );
+    assert_eq!(bytes, 110 * 11, "4.4 s since the keyframe; what is before it is older than 4 s");
     let mut endless = Encoder::start(&feed, B, encoder.now(), u64::MAX);
     endless.run(25 * 60);
     assert!(feed.snapshot(endless.now()).ring_bytes <= 376 * 11, "15 s");
@@ -330,10 +260,7 @@ fn a_fight_is_damped_but_a_dead_incumbent_gives_way() {
     assert_eq!(feed.publish(B, now).err(), Some(Fought));
     assert!(feed.snapshot(now).is_fought);
     now += ms(3_000);
-    assert!(
-        feed.publish(B, now).is_ok(),
-        "nothing came from the incumbent for two seconds"
-    );
+    assert!(feed.publish(B, now).is_ok(), "nothing came from the incumbent for two seconds");
 }
 
 #[test]
@@ -351,10 +278,7 @@ fn players_are_held_and_then_told_the_end() {
     assert_eq!(feed.snapshot(end + ms(1_000)).state, State::Reconnecting);
     assert_eq!(feed.snapshot(end + ms(31_000)).state, State::Waiting);
     let mut early = feed.subscribe(policy(Join::Fast), None);
-    assert_eq!(
-        early.poll(end + ms(60_000), &mut Vec::new(), 1 << 20),
-        Next::Wait
-    );
+    assert_eq!(early.poll(end + ms(60_000), &mut Vec::new(), 1 << 20), Next::Wait);
 }
 
 #[test]
@@ -362,20 +286,14 @@ fn an_interrupted_subscriber_goes_on_where_it_was() {
     let feed = Feed::new(Limits::default());
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 25);
     encoder.run(20);
-    let policy = Policy {
-        verbatim: true,
-        ..policy(Join::Publication)
-    };
+    let policy = Policy { verbatim: true, ..policy(Join::Publication) };
     let first = read_all(&mut feed.subscribe(policy, None), encoder.now());
     assert_eq!(first.len(), 43);
     let mut released = TrackSet::default();
     for item in &first[..30] {
         released[item.tag.track] = Some(item.position.number);
     }
-    let resume = Resume {
-        publication: A,
-        released,
-    };
+    let resume = Resume { publication: A, released };
     let rest = read_all(&mut feed.subscribe(policy, Some(resume)), encoder.now());
     let numbers = |items: &[Item]| items.iter().map(|i| i.position.number).collect::<Vec<_>>();
     assert_eq!(numbers(&rest), numbers(&first[30..]));

@@ -40,10 +40,7 @@ impl Reader {
             return Err(Error::NotFlv);
         }
         input.advance(header + 4);
-        Ok(Self {
-            input,
-            clock: Unwrapper::default(),
-        })
+        Ok(Self { input, clock: Unwrapper::default() })
     }
 
     fn read_tag(&mut self) -> Result<Option<Tag>, Error> {
@@ -106,16 +103,8 @@ mod tests {
     #[test]
     fn reads_what_it_wrote() {
         let tags = [
-            Tag::new(
-                Track::Data,
-                0,
-                Bytes::from_static(b"\x02\x00\x0aonMetaData\x05"),
-            ),
-            Tag::new(
-                Track::Video,
-                0x0123_4567,
-                Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]),
-            ),
+            Tag::new(Track::Data, 0, Bytes::from_static(b"\x02\x00\x0aonMetaData\x05")),
+            Tag::new(Track::Video, 0x0123_4567, Bytes::from_static(&[0x17, 0, 0, 0, 0, 1])),
             Tag::new(Track::Audio, 0x0123_4568, Bytes::new()),
         ];
         let mut file = Vec::new();
@@ -129,17 +118,11 @@ mod tests {
     fn says_when_the_file_is_cut_short() {
         let mut file = Vec::new();
         write_header(&mut file);
-        write_tag(
-            &mut file,
-            &Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1, 2])),
-        );
+        write_tag(&mut file, &Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1, 2])));
         file.truncate(file.len() - 5);
         let mut reader = Reader::new(file.into()).unwrap();
         assert_eq!(reader.next(), Some(Err(Error::Truncated)));
         assert_eq!(reader.next(), None);
-        assert_eq!(
-            Reader::new(Bytes::from_static(b"RIFF")).err(),
-            Some(Error::NotFlv)
-        );
+        assert_eq!(Reader::new(Bytes::from_static(b"RIFF")).err(), Some(Error::NotFlv));
     }
 }

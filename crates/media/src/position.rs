@@ -10,9 +10,7 @@ pub struct PublicationId(pub [u8; 16]);
 impl fmt::Display for PublicationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Eight hex digits tell publications apart in a log.
-        self.0[..4]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -135,13 +135,7 @@ impl Tag {
             Track::Data if is_metadata(&body) => (Role::Metadata, None),
             Track::Data => (Role::Other, None),
         };
-        Self {
-            track,
-            timestamp,
-            role,
-            codec,
-            body,
-        }
+        Self { track, timestamp, role, codec, body }
     }
 
     /// Whether the tag must reach everyone who receives what comes after it.
@@ -229,11 +223,7 @@ fn classify_enhanced(
     if frame_type == Some(5) && packet_type != 4 {
         return (Role::Other, None);
     }
-    let multitrack = if is_video {
-        MULTITRACK_VIDEO
-    } else {
-        MULTITRACK_AUDIO
-    };
+    let multitrack = if is_video { MULTITRACK_VIDEO } else { MULTITRACK_AUDIO };
     if packet_type == multitrack {
         let Some(&kind) = rest.first() else {
             return (Role::Other, None);
@@ -274,9 +264,7 @@ fn skip_modex(rest: &[u8]) -> Option<(u8, &[u8])> {
 fn is_metadata(body: &[u8]) -> bool {
     const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
     const ON_META_DATA: &[u8] = b"\x02\x00\x0aonMetaData";
-    body.strip_prefix(SET_DATA_FRAME)
-        .unwrap_or(body)
-        .starts_with(ON_META_DATA)
+    body.strip_prefix(SET_DATA_FRAME).unwrap_or(body).starts_with(ON_META_DATA)
 }
 
 #[cfg(test)]
@@ -297,30 +285,12 @@ mod tests {
     fn classifies_legacy_video() {
         let avc = Some(Codec::FlvVideo(7));
         assert_eq!(video(&[0x17, 0, 0, 0, 0, 1]), (Role::SequenceHeader, avc));
-        assert_eq!(
-            video(&[0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65]),
-            (Role::Keyframe, avc)
-        );
-        assert_eq!(
-            video(&[0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x41]),
-            (Role::Frame, avc)
-        );
+        assert_eq!(video(&[0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65]), (Role::Keyframe, avc));
+        assert_eq!(video(&[0x27, 1, 0, 0, 0, 0, 0, 0, 1, 0x41]), (Role::Frame, avc));
         assert_eq!(video(&[0x17, 2, 0, 0, 0]), (Role::Other, avc));
-        assert_eq!(
-            video(&[0x17, 1, 0, 0, 0]).0,
-            Role::Frame,
-            "no payload starts nothing"
-        );
-        assert_eq!(
-            video(&[0x1c, 0, 0, 0, 0, 1]).0,
-            Role::SequenceHeader,
-            "H.265 as codec 12"
-        );
-        assert_eq!(
-            video(&[0x12, 9]).0,
-            Role::Keyframe,
-            "Sorenson has no packet type"
-        );
+        assert_eq!(video(&[0x17, 1, 0, 0, 0]).0, Role::Frame, "no payload starts nothing");
+        assert_eq!(video(&[0x1c, 0, 0, 0, 0, 1]).0, Role::SequenceHeader, "H.265 as codec 12");
+        assert_eq!(video(&[0x12, 9]).0, Role::Keyframe, "Sorenson has no packet type");
         assert_eq!(video(&[0x57, 0]).0, Role::Other, "command frame");
         assert_eq!(video(&[]), (Role::Other, None));
         assert_eq!(video(&[0x17]), (Role::Other, avc));
@@ -336,11 +306,7 @@ mod tests {
         assert_eq!(video(b"\xd4hvc1\x02"), (Role::Other, hevc), "colour info");
         assert_eq!(video(b"\xd0\x00"), (Role::Other, None), "command frame");
         assert_eq!(video(b"\x92hvc1"), (Role::Other, hevc), "end of sequence");
-        assert_eq!(
-            video(b"\x96\x01hvc1\x00"),
-            (Role::Keyframe, hevc),
-            "multitrack, one track"
-        );
+        assert_eq!(video(b"\x96\x01hvc1\x00"), (Role::Keyframe, hevc), "multitrack, one track");
         assert_eq!(
             video(b"\x97\x02\x00\x00\x01\x03hvc1"),
             (Role::Keyframe, hevc),
@@ -352,26 +318,11 @@ mod tests {
 
     #[test]
     fn classifies_audio() {
-        assert_eq!(
-            audio(&[0xaf, 0, 0x12]),
-            (Role::SequenceHeader, Some(Codec::FlvAudio(10)))
-        );
-        assert_eq!(
-            audio(&[0xaf, 1, 0x21]),
-            (Role::Frame, Some(Codec::FlvAudio(10)))
-        );
-        assert_eq!(
-            audio(&[0x2f, 0xff]),
-            (Role::Frame, Some(Codec::FlvAudio(2)))
-        );
-        assert_eq!(
-            audio(b"\x90Opus\x01"),
-            (Role::SequenceHeader, Some(Codec::FourCc(*b"Opus")))
-        );
-        assert_eq!(
-            audio(b"\x91Opus\x01"),
-            (Role::Frame, Some(Codec::FourCc(*b"Opus")))
-        );
+        assert_eq!(audio(&[0xaf, 0, 0x12]), (Role::SequenceHeader, Some(Codec::FlvAudio(10))));
+        assert_eq!(audio(&[0xaf, 1, 0x21]), (Role::Frame, Some(Codec::FlvAudio(10))));
+        assert_eq!(audio(&[0x2f, 0xff]), (Role::Frame, Some(Codec::FlvAudio(2))));
+        assert_eq!(audio(b"\x90Opus\x01"), (Role::SequenceHeader, Some(Codec::FourCc(*b"Opus"))));
+        assert_eq!(audio(b"\x91Opus\x01"), (Role::Frame, Some(Codec::FourCc(*b"Opus"))));
         assert_eq!(audio(b"\x95\x01mp4a\x01").0, Role::Frame);
         assert_eq!(audio(&[]), (Role::Other, None));
     }

@@ -110,12 +110,7 @@ struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            zeros: 0,
-            byte: 0,
-            left: 0,
-        }
+        Self { bytes, zeros: 0, byte: 0, left: 0 }
     }
 
     fn next_byte(&mut self) -> Option<u8> {
@@ -160,11 +155,7 @@ impl<'a> Bits<'a> {
         for _ in 0..size {
             if next != 0 {
                 let code = i64::from(self.golomb()?);
-                let delta = if code % 2 == 0 {
-                    -(code / 2)
-                } else {
-                    code / 2 + 1
-                };
+                let delta = if code % 2 == 0 { -(code / 2) } else { code / 2 + 1 };
                 next = (last + delta).rem_euclid(256);
             }
             last = if next == 0 { last } else { next };
@@ -188,20 +179,12 @@ mod tests {
             0x2d, 0x96,
         ];
         let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(&body));
-        assert_eq!(
-            resolution(&tag),
-            Some(Resolution {
-                width: 640,
-                height: 360
-            })
-        );
+        assert_eq!(resolution(&tag), Some(Resolution { width: 640, height: 360 }));
     }
 
     #[test]
     fn survives_every_truncation() {
-        let body = [
-            0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 0x1e,
-        ];
+        let body = [0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 0x1e];
         for length in 0..=body.len() {
             let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(&body[..length]));
             assert_eq!(resolution(&tag), None);

@@ -1,0 +1,216 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use media::{Position, Tag, Track, TrackSet};
+
+use crate::{Ranges, Skip, TagHeader};
+
+/// Tags whose arrival was not reported yet that are remembered; a peer that reports nothing is
+/// forgotten about, not waited for.
+const MAX_UNREPORTED: usize = 16_384;
+
+/// The one-way stream that a tag goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamChoice {
+    /// The stream of audio and script data.
+    Audio,
+    /// The stream of the current GOP.
+    Video,
+    /// A new stream of video: a GOP starts. The one before is finished.
+    NewVideo,
+}
+
+/// How to send a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// What to say first on the control stream.
+    pub skip: Option<Skip>,
+    /// The stream to write to.
+    pub stream: StreamChoice,
+    /// What to write before the body.
+    pub header: TagHeader,
+}
+
+/// Sends one subscription: plans each tag, and knows what has arrived.
+///
+/// Tags are given in the order in which they are to leave; within a track by rising number.
+#[derive(Debug)]
+pub struct Sender {
+    subscription: u64,
+    sent: TrackSet<Option<u64>>,
+    unreported: BTreeMap<u64, Unreported>,
+    unreported_bytes: u64,
+    delivered_bytes: u64,
+    delay: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unreported {
+    bytes: u64,
+    sent: Instant,
+}
+
+impl Sender {
+    /// A sender that goes on behind what the peer already has.
+    pub fn new(subscription: u64, released: TrackSet<Option<u64>>) -> Self {
+        Self {
+            subscription,
+            sent: released,
+            unreported: BTreeMap::new(),
+            unreported_bytes: 0,
+            delivered_bytes: 0,
+            delay: None,
+        }
+    }
+
+    /// Plans a tag that arrived in the hub at `arrival` and leaves `now`.
+    pub fn send(&mut self, position: Position, tag: &Tag, arrival: Instant, now: Instant) -> Send {
+        let before = self.sent[tag.track].replace(position.number);
+        // The peer releases the tag once it has the one before; what was left out in between
+        // will not come.
+        let skip = position.previous.filter(|previous| Some(*previous) > before).map(|to| Skip {
+            subscription: self.subscription,
+            track: tag.track,
+            from: before,
+            to,
+        });
+        let stream = match tag.track {
+            Track::Audio | Track::Data => StreamChoice::Audio,
+            Track::Video if tag.is_keyframe() => StreamChoice::NewVideo,
+            Track::Video => StreamChoice::Video,
+        };
+        let queued = now.saturating_duration_since(arrival);
+        let header = TagHeader {
+            track: tag.track,
+            number: position.number,
+            previous: position.previous,
+            timestamp: tag.timestamp,
+            queued_us: queued.as_micros() as u64,
+            length: tag.body.len(),
+        };
+        self.remember(position.number, tag.body.len() as u64, now);
+        Send { skip, stream, header }
+    }
+
+    /// Takes note of a report.
+    pub fn on_received(&mut self, ranges: &Ranges, now: Instant) {
+        for (first, last) in ranges.iter() {
+            // Reports repeat themselves: only what is still unreported is walked.
+            while let Some((&number, &tag)) = self.unreported.range(first..=last).next() {
+                self.unreported.remove(&number);
+                self.unreported_bytes -= tag.bytes;
+                self.delivered_bytes += tag.bytes;
+                self.delay = Some(now.saturating_duration_since(tag.sent));
+            }
+        }
+    }
+
+    /// The last number sent on each track.
+    pub fn edges(&self) -> TrackSet<Option<u64>> {
+        self.sent
+    }
+
+    /// Bytes of bodies that were sent and not yet reported.
+    pub fn unreported_bytes(&self) -> u64 {
+        self.unreported_bytes
+    }
+
+    /// Bytes of bodies that were reported.
+    pub fn delivered_bytes(&self) -> u64 {
+        self.delivered_bytes
+    }
+
+    /// Time between the sending of the last tag reported and its report.
+    pub fn delay(&self) -> Option<Duration> {
+        self.delay
+    }
+
+    fn remember(&mut self, number: u64, bytes: u64, now: Instant) {
+        if self.unreported.len() >= MAX_UNREPORTED
+            && let Some((_, oldest)) = self.unreported.pop_first()
+        {
+            self.unreported_bytes -= oldest.bytes;
+        }
+        self.unreported.insert(number, Unreported { bytes, sent: now });
+        self.unreported_bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use media::PublicationId;
+
+    use super::*;
+    use crate::receiver::Release;
+    use crate::{Arrival, Receiver};
+
+    fn position(number: u64, previous: Option<u64>) -> Position {
+        Position { publication: PublicationId([1; 16]), number, previous }
+    }
+
+    fn video(first: u8) -> Tag {
+        Tag::new(Track::Video, 0, Bytes::from(vec![first, 1, 0, 0, 0, 9, 9]))
+    }
+
+    #[test]
+    fn a_gop_gets_its_own_stream_and_a_jump_is_told() {
+        let now = Instant::now();
+        let mut sender = Sender::new(3, TrackSet::default());
+        let first = sender.send(position(5, Some(4)), &video(0x17), now, now);
+        assert_eq!(first.stream, StreamChoice::NewVideo);
+        assert_eq!(
+            first.skip,
+            Some(Skip { subscription: 3, track: Track::Video, from: None, to: 4 })
+        );
+        let second = sender.send(position(6, Some(5)), &video(0x27), now, now);
+        assert_eq!((second.stream, second.skip), (StreamChoice::Video, None));
+        let jump = sender.send(position(90, Some(89)), &video(0x17), now, now);
+        assert_eq!(
+            jump.skip,
+            Some(Skip { subscription: 3, track: Track::Video, from: Some(6), to: 89 })
+        );
+    }
+
+    #[test]
+    fn reports_settle_what_was_sent_once() {
+        let now = Instant::now();
+        let mut sender = Sender::new(3, TrackSet::default());
+        for number in 0..4 {
+            sender.send(position(number, number.checked_sub(1)), &video(0x27), now, now);
+        }
+        assert_eq!(sender.unreported_bytes(), 28);
+        let mut ranges = Ranges::default();
+        ranges.insert(0);
+        ranges.insert(2);
+        let later = now + Duration::from_millis(30);
+        sender.on_received(&ranges, later);
+        sender.on_received(&ranges, later);
+        assert_eq!((sender.unreported_bytes(), sender.delivered_bytes()), (14, 14));
+        assert_eq!(sender.delay(), Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn what_one_end_sends_the_other_releases() {
+        let now = Instant::now();
+        let (mut sender, mut receiver) = (Sender::new(3, TrackSet::default()), Receiver::default());
+        let mut released = Vec::new();
+        // The receiver hears of the jump from 1 to 8 before it has tag 1.
+        for (number, previous) in [(0, None), (8, Some(7)), (1, Some(0))] {
+            let send = match number {
+                1 => None,
+                _ => Some(sender.send(position(number, previous), &video(0x27), now, now)),
+            };
+            if number == 0 {
+                sender.send(position(1, Some(0)), &video(0x27), now, now);
+            }
+            if let Some(skip) = send.and_then(|send| send.skip) {
+                receiver.on_skip(&skip).unwrap();
+            }
+            assert_eq!(receiver.on_tag(Track::Video, number, previous), Ok(Arrival::Kept));
+            released.extend(std::iter::from_fn(|| receiver.poll()));
+        }
+        let expected = [0, 1, 8].map(|number| Release::Tag(Track::Video, number));
+        assert_eq!(released, expected);
+    }
+}
