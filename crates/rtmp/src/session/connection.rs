@@ -1,0 +1,92 @@
+use super::link::Link;
+use super::{Intent, Request};
+use crate::amf0::Value;
+use crate::command::{Command, information};
+use crate::message::{self, event};
+use crate::{Error, limits};
+
+/// Bytes in each piece of text of a request, query included.
+const MAX_TEXT: usize = 4096;
+
+/// Properties by which a client announces Enhanced RTMP.
+const ENHANCED: [&str; 4] = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"];
+
+/// What a client said in `connect` (RTMP 1.0 §7.2.1.1).
+#[derive(Debug)]
+pub(super) struct Connection {
+    app: String,
+    tc_url: String,
+    flash_ver: String,
+    page_url: String,
+    enhanced: bool,
+    object_encoding: f64,
+    transaction_id: f64,
+}
+
+impl Connection {
+    pub(super) fn parse(command: &Command) -> Result<Self, Error> {
+        let object = command.object();
+        let text = |name: &str| object.property(name).map_or(Ok(String::new()), text_of);
+        let encoding = object.property("objectEncoding").and_then(Value::as_number);
+        Ok(Self {
+            app: text("app")?,
+            tc_url: text("tcUrl")?,
+            flash_ver: text("flashVer")?,
+            page_url: text("pageUrl")?,
+            enhanced: ENHANCED.iter().any(|name| object.property(name).is_some()),
+            object_encoding: encoding.unwrap_or(0.0),
+            transaction_id: command.transaction_id,
+        })
+    }
+
+    pub(super) fn request(&self, intent: Intent, name: String) -> Request {
+        Request {
+            intent,
+            app: self.app.clone(),
+            name,
+            tc_url: self.tc_url.clone(),
+            flash_ver: self.flash_ver.clone(),
+            page_url: self.page_url.clone(),
+            enhanced: self.enhanced,
+        }
+    }
+
+    /// Sends what clients expect, in the order of RTMP 1.0 §7.2.1.1.
+    pub(super) fn answer(&self, window: u32, chunk_size: u32, link: &mut Link) {
+        let window = window.to_be_bytes();
+        link.control(message::WINDOW_ACKNOWLEDGEMENT_SIZE, &window);
+        // 2 is "dynamic".
+        let bandwidth = [&window[..], &[2]].concat();
+        link.control(message::SET_PEER_BANDWIDTH, &bandwidth);
+        link.user_control(event::STREAM_BEGIN, 0);
+        link.writer.set_chunk_size(chunk_size, &mut link.send);
+
+        let mut server = vec![
+            ("fmsVer".to_owned(), "FMS/3,0,1,123".into()),
+            ("capabilities".to_owned(), 31.0.into()),
+        ];
+        if self.enhanced {
+            // Enhanced RTMP v2, "Enhancing NetConnection connect Command": 4 is CanForward.
+            let any = || Value::object([("*", 4.0.into())]);
+            let list = Value::StrictArray(vec!["*".into()]);
+            server.push(("fourCcList".to_owned(), list));
+            server.push(("videoFourCcInfoMap".to_owned(), any()));
+            server.push(("audioFourCcInfoMap".to_owned(), any()));
+        }
+        let mut status =
+            information("status", "NetConnection.Connect.Success", "Connection succeeded");
+        if let Value::Object(properties) = &mut status {
+            let encoding = self.object_encoding.into();
+            properties.push(("objectEncoding".to_owned(), encoding));
+        }
+        let arguments = [Value::Object(server), status];
+        link.command(0, "_result", self.transaction_id, &arguments);
+    }
+}
+
+/// The text of a scalar, empty for anything else.
+pub(super) fn text_of(value: &Value) -> Result<String, Error> {
+    let text = value.to_string();
+    limits::check("bytes in a name", text.len(), MAX_TEXT)?;
+    Ok(text)
+}
