@@ -1,0 +1,260 @@
+//! The command line, and the commands that do one thing and end.
+
+mod client;
+pub mod doctor;
+pub mod feed;
+pub mod invite;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::value::{Listen, Span};
+use crate::secret::FeedName;
+
+/// Bring live video from anywhere into a studio that has no public address
+#[derive(Debug, Parser)]
+#[command(name = "firstmile", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Log at this level: error, warn, info, debug, trace, or per module
+    #[arg(
+        long,
+        global = true,
+        env = "FIRSTMILE_LOG",
+        value_name = "LEVEL",
+        default_value = "info"
+    )]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a relay on a public machine
+    Relay(RelayArgs),
+    /// Run a studio in the control room
+    Studio(StudioArgs),
+    /// Make a join link for a relay
+    Invite(InviteArgs),
+    /// Add, list, rotate or remove a studio's feeds
+    Feed(FeedArgs),
+    /// Find out what is wrong, and what to do
+    Doctor(DoctorArgs),
+    /// Run everything on this machine, with a test clip as the encoder
+    Demo(DemoArgs),
+}
+
+/// How results are written on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For a person
+    #[default]
+    Text,
+    /// One JSON object, for a program
+    Json,
+}
+
+/// `firstmile relay`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RelayArgs {
+    /// Read this configuration file
+    #[arg(long, env = "FIRSTMILE_RELAY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep identity and admitted studios in this directory
+    #[arg(long, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Take encoders at this address
+    #[arg(long, env = "FIRSTMILE_RELAY_RTMP", value_name = "ADDR")]
+    #[arg(help = "Take encoders at this address [default: [::]:1935]")]
+    pub rtmp: Option<Listen>,
+    /// Take studios at this address, TCP and UDP
+    #[arg(long, env = "FIRSTMILE_RELAY_SECURE", value_name = "ADDR")]
+    #[arg(help = "Take studios here, TCP and UDP [default: [::]:443 if permitted, else :4433]")]
+    pub secure: Option<Listen>,
+    /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
+    #[arg(long, env = "FIRSTMILE_RELAY_HTTP", value_name = "ADDR")]
+    pub http: Option<Listen>,
+    /// Tell encoders and studios to reach this machine by this name
+    #[arg(long, env = "FIRSTMILE_RELAY_PUBLIC_HOST", value_name = "NAME")]
+    pub public_host: Option<String>,
+    /// Let studios in without an invite
+    #[arg(long, env = "FIRSTMILE_RELAY_OPEN", value_parser = FalseyValueParser::new())]
+    pub open: bool,
+    /// Print results in this form
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// `firstmile studio`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StudioArgs {
+    /// Read this configuration file
+    #[arg(long, env = "FIRSTMILE_STUDIO_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep identity, feeds and relays in this directory
+    #[arg(long, env = "FIRSTMILE_STUDIO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Join the relay of this link; - reads standard input, @FILE a file
+    #[arg(long, env = "FIRSTMILE_STUDIO_JOIN", hide_env_values = true, value_name = "LINK")]
+    pub join: Vec<String>,
+    /// Take players and local encoders at this address
+    #[arg(long, env = "FIRSTMILE_STUDIO_RTMP", value_name = "ADDR")]
+    #[arg(help = "Take players and local encoders at this address [default: [::]:1935]")]
+    pub rtmp: Option<Listen>,
+    /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
+    #[arg(long, env = "FIRSTMILE_STUDIO_HTTP", value_name = "ADDR")]
+    pub http: Option<Listen>,
+    /// Print results in this form
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// `firstmile invite`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InviteArgs {
+    /// Find the relay by its data directory
+    #[arg(long, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Admit this many studios [default: any number]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: Option<u32>,
+    /// Expire after this time, such as 30m, 24h or 7d [default: 24h]
+    #[arg(long, value_name = "T")]
+    pub expires: Option<Span>,
+    /// Print results in this form
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+impl InviteArgs {
+    /// How long the invite is good for.
+    pub fn expires(&self) -> Duration {
+        self.expires.map_or(Duration::from_secs(24 * 3600), |span| span.0)
+    }
+}
+
+/// `firstmile feed`.
+#[derive(Clone, Debug, Args)]
+pub struct FeedArgs {
+    /// What to do with which feed.
+    #[command(subcommand)]
+    pub action: FeedAction,
+    /// Find the studio by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_STUDIO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with which feed.
+#[derive(Clone, Debug, Subcommand)]
+pub enum FeedAction {
+    /// Add a feed and print what to type into its encoder
+    Add {
+        /// Lower-case letters, digits and hyphens
+        name: FeedName,
+    },
+    /// List the feeds and what to type into their encoders
+    List,
+    /// Give a feed a new key; the old one ends at once
+    Rotate {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Remove a feed and its key
+    Remove {
+        /// Which feed
+        name: FeedName,
+    },
+}
+
+/// `firstmile doctor`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DoctorArgs {
+    /// Look at this data directory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// `firstmile demo`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DemoArgs {
+    /// Stop after this many seconds
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
+    /// Print results in this form
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn accepts_what_is_documented() {
+        for line in [
+            "firstmile relay --config f --data d --rtmp :1935 --secure 4433 --http 127.0.0.1:0 --public-host h --open --output json",
+            "firstmile studio --join - --join @f --join firstmile://x --rtmp [::]:0 --http :1 --output json",
+            "firstmile invite --data d --uses 3 --expires 30m --output json",
+            "firstmile feed add camera-2 --data d --output json",
+            "firstmile feed --data d list",
+            "firstmile feed rotate camera",
+            "firstmile feed remove camera",
+            "firstmile doctor --data d",
+            "firstmile demo --seconds 3 --output json --log debug",
+            "firstmile --log warn relay",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn refuses_with_code_2_and_an_example() {
+        let error = parse("firstmile relay --rtmp relay.example:1935").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("expected an address such as"), "{error}");
+        let error = parse("firstmile feed add Camera").unwrap_err();
+        assert!(error.to_string().contains("lower-case letters"), "{error}");
+        assert!(parse("firstmile invite --uses 0").is_err());
+        assert!(parse("firstmile invite --expires 30").is_err());
+    }
+
+    /// What users and their scripts read. To accept a change, run the test with
+    /// `FIRSTMILE_BLESS=1`.
+    #[test]
+    fn help_is_a_snapshot() {
+        // The caller's environment is no part of the contract.
+        let quiet = |command: clap::Command| command.mut_args(|arg| arg.hide_env_values(true));
+        let mut root = quiet(Cli::command()).mut_subcommands(quiet);
+        root.build();
+        let mut text = root.render_help().to_string();
+        for name in ["relay", "studio", "invite", "feed", "doctor", "demo"] {
+            let command = root.find_subcommand_mut(name).expect("the command exists");
+            text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
+        }
+        let lines = text.lines().map(str::trim_end);
+        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/help.txt");
+        if std::env::var_os("FIRSTMILE_BLESS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(path).unwrap_or_default());
+    }
+}

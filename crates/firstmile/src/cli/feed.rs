@@ -1,0 +1,169 @@
+//! `firstmile feed`: through the running studio, or else in its store.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use hyper::Method;
+
+use super::client::Client;
+use super::{FeedAction, FeedArgs, Output};
+use crate::config::relay::RTMP_PORT;
+use crate::platform::{self, Role};
+use crate::status::{FeedInfo, Publish};
+use crate::store::{DataDir, Feeds, Relays, StoredFeed};
+use crate::web::NewFeed;
+
+/// Does it and returns what belongs on standard output.
+pub async fn run(args: &FeedArgs) -> anyhow::Result<String> {
+    let data = args.data.clone().unwrap_or_else(|| platform::existing_data_dir(Role::Studio));
+    let answer = match Client::find(&data)? {
+        Some(client) => through(&client, &args.action).await?,
+        None => in_store(&data, &args.action)?,
+    };
+    Ok(match args.output {
+        Output::Json => answer.json(),
+        Output::Text => answer.text(),
+    })
+}
+
+/// What came of it.
+enum Answer {
+    One(FeedInfo),
+    All(Vec<FeedInfo>),
+    Removed(String),
+}
+
+async fn through(client: &Client, action: &FeedAction) -> anyhow::Result<Answer> {
+    let nothing = serde_json::json!({});
+    let one = |name| format!("/api/v1/feeds/{name}");
+    Ok(match action {
+        FeedAction::Add { name } => {
+            let body = NewFeed { name: name.to_string() };
+            Answer::One(client.call(Method::POST, "/api/v1/feeds", &body).await?)
+        }
+        FeedAction::List => Answer::All(client.call(Method::GET, "/api/v1/feeds", &nothing).await?),
+        FeedAction::Rotate { name } => {
+            let path = one(name) + "/rotate";
+            Answer::One(client.call(Method::POST, &path, &nothing).await?)
+        }
+        FeedAction::Remove { name } => {
+            client.call::<()>(Method::DELETE, &one(name), &nothing).await?;
+            Answer::Removed(name.to_string())
+        }
+    })
+}
+
+fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
+    let data = DataDir::open(path)?;
+    let mut feeds = Feeds::load(&data)?;
+    let relays = Relays::load(&data)?;
+    let info = |feed: &StoredFeed| info(feed, &relays);
+    Ok(match action {
+        FeedAction::Add { name } => Answer::One(info(&feeds.add(name)?)),
+        FeedAction::List => Answer::All(feeds.list().iter().map(info).collect()),
+        FeedAction::Rotate { name } => Answer::One(info(&feeds.rotate(name)?)),
+        FeedAction::Remove { name } => {
+            feeds.remove(name)?;
+            Answer::Removed(name.to_string())
+        }
+    })
+}
+
+/// A stopped studio knows its relays' names but not their RTMP ports; nearly all use 1935.
+fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
+    let key = feed.key();
+    let at = |name: &str, host: &str| Publish::new(name, host, RTMP_PORT, &key);
+    let mut publish: Vec<_> = relays.list().iter().map(|r| at(&r.name, &r.host)).collect();
+    let local = platform::outward_address().map_or("127.0.0.1".into(), |ip| ip.to_string());
+    publish.push(at(Role::Studio.as_str(), &local));
+    let play = Some(format!("rtmp://127.0.0.1:{RTMP_PORT}/live/{}", feed.name));
+    FeedInfo { name: feed.name.to_string(), publish, play }
+}
+
+impl Answer {
+    fn json(&self) -> String {
+        let value = match self {
+            Self::One(feed) => serde_json::json!(feed),
+            Self::All(feeds) => serde_json::json!({ "feeds": feeds }),
+            Self::Removed(name) => serde_json::json!({ "removed": name }),
+        };
+        format!("{value}\n")
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::One(feed) => describe(std::slice::from_ref(feed)),
+            Self::All(feeds) if feeds.is_empty() => {
+                "There are no feeds. Add one: firstmile feed add camera\n".into()
+            }
+            Self::All(feeds) => describe(feeds),
+            Self::Removed(name) => format!("Removed {name}; its key is worth nothing now.\n"),
+        }
+    }
+}
+
+/// Each feed with the two fields that its encoder asks for, place by place.
+pub fn describe(feeds: &[FeedInfo]) -> String {
+    let mut text = String::new();
+    for (at, feed) in feeds.iter().enumerate() {
+        if at > 0 {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{}", feed.name);
+        if let Some(publish) = feed.publish.first() {
+            let _ = writeln!(text, "  Stream key   {}", publish.key.expose());
+        }
+        for publish in &feed.publish {
+            let _ = writeln!(text, "  Server       {}   ({})", publish.server, publish.relay);
+        }
+        if let Some(play) = &feed.play {
+            let _ = writeln!(text, "  Play         {play}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::identity::PublicKey;
+    use crate::join::JoinLink;
+    use crate::secret::Secret;
+    use clap::Parser;
+
+    async fn feed(data: &Path, line: &str) -> anyhow::Result<String> {
+        let data = data.to_str().unwrap();
+        let words = ["firstmile", "feed", "--data", data].into_iter().chain(line.split(' '));
+        let Command::Feed(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not the feed command")
+        };
+        run(&args).await
+    }
+
+    #[tokio::test]
+    async fn edits_the_store_of_a_stopped_studio() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = JoinLink {
+            host: "relay.example".into(),
+            port: 4433,
+            pin: PublicKey([1; 32]),
+            invite: Secret::random(),
+        };
+        Relays::load(&DataDir::open(dir.path()).unwrap()).unwrap().join(&link).unwrap();
+        let added = feed(dir.path(), "add roof").await.unwrap();
+        assert!(added.starts_with("roof\n  Stream key   roof-"), "{added}");
+        assert!(added.contains("  Server       rtmp://relay.example/live   (relay.example)\n"));
+        let rotated = feed(dir.path(), "rotate roof").await.unwrap();
+        assert_ne!(added, rotated);
+        let list = feed(dir.path(), "list --output json").await.unwrap();
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        assert_eq!(list["feeds"][0]["name"], "camera");
+        assert_eq!(list["feeds"][1]["name"], "roof");
+        assert_eq!(list["feeds"][1]["publish"][0]["server"], "rtmp://relay.example/live");
+        assert!(feed(dir.path(), "remove roof").await.unwrap().starts_with("Removed roof"));
+        let error = feed(dir.path(), "remove roof").await.unwrap_err();
+        let text = crate::error::describe(&error);
+        assert_eq!(text, "error: there is no feed named roof\nhint: the feeds are: camera\n");
+    }
+}

@@ -1,0 +1,368 @@
+//! Configuration: command line over environment over file over default, parsed into final types.
+
+pub mod relay;
+pub mod studio;
+pub mod value;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::join::{JoinLinkError, parse_host};
+use crate::secret::{Token, TokenError};
+use value::{Size, Span, line_of};
+
+/// Bounds on what strangers and tenants may take.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections of encoders and players together.
+    pub connections: usize,
+    /// Connections of one address that have not shown a valid key yet.
+    pub unauthenticated_per_ip: usize,
+    /// From a connection's first byte to the end of its handshake.
+    #[serde(deserialize_with = "duration")]
+    pub handshake: Duration,
+    /// From a connection's first byte to a valid key.
+    #[serde(deserialize_with = "duration")]
+    pub authorise: Duration,
+    /// Silence after which an encoder is taken for gone.
+    #[serde(deserialize_with = "duration")]
+    pub read_timeout: Duration,
+    /// Standstill after which a player is taken for gone.
+    #[serde(deserialize_with = "duration")]
+    pub write_timeout: Duration,
+    /// Studios connected to a relay at one time.
+    pub studios: usize,
+    /// Feeds of one studio.
+    pub feeds_per_studio: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1000,
+            unauthenticated_per_ip: 16,
+            handshake: Duration::from_secs(5),
+            authorise: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(10),
+            studios: 64,
+            feeds_per_studio: 64,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        at_least("limits.connections", self.connections, 1)?;
+        at_least("limits.unauthenticated_per_ip", self.unauthenticated_per_ip, 1)?;
+        at_least("limits.studios", self.studios, 1)?;
+        at_least("limits.feeds_per_studio", self.feeds_per_studio, 1)?;
+        let second = Duration::from_secs(1);
+        within("limits.handshake", self.handshake, second, 60 * second)?;
+        within("limits.authorise", self.authorise, self.handshake, 120 * second)?;
+        within("limits.read_timeout", self.read_timeout, second, 600 * second)?;
+        within("limits.write_timeout", self.write_timeout, second, 600 * second)
+    }
+}
+
+/// What a feed keeps in memory for subscribers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ring {
+    /// Most bytes of one feed's ring.
+    #[serde(deserialize_with = "size")]
+    pub max_bytes: u64,
+    /// Most time of one feed's ring.
+    #[serde(deserialize_with = "duration")]
+    pub max_age: Duration,
+}
+
+impl Ring {
+    /// The bounds of the hub's feeds.
+    pub fn hub_limits(&self) -> hub::Limits {
+        let max_bytes = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
+        hub::Limits { max_bytes, max_age: self.max_age, ..hub::Limits::default() }
+    }
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { max_bytes: 32 << 20, max_age: Duration::from_secs(15) }
+    }
+}
+
+impl Ring {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1 << 20..=4 << 30).contains(&self.max_bytes) {
+            return Err(ConfigError::value("ring.max_bytes", "it must be from 1 MiB to 4 GiB"));
+        }
+        let second = Duration::from_secs(1);
+        within("ring.max_age", self.max_age, second, 300 * second)
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Span::deserialize(deserializer).map(|span| span.0)
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Size::deserialize(deserializer).map(|size| size.0)
+}
+
+fn at_least(key: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
+    if value < least {
+        return Err(ConfigError::value(key, format!("it must be at least {least}")));
+    }
+    Ok(())
+}
+
+fn within(
+    key: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        let (least, most) = (Span(least), Span(most));
+        return Err(ConfigError::value(key, format!("it must be from {least} to {most}")));
+    }
+    Ok(())
+}
+
+/// Checks what `public_host` may hold.
+fn public_host(text: Option<String>) -> Result<Option<String>, ConfigError> {
+    let check = |text: String| {
+        parse_host(text.trim()).ok_or_else(|| {
+            ConfigError::value(
+                "public_host",
+                "write only a name or an address, such as relay.example.org or 203.0.113.7",
+            )
+        })
+    };
+    text.map(check).transpose()
+}
+
+/// A dashboard that others can reach needs a token that its owner chose.
+fn check_http(http: SocketAddr, token: Option<&Token>) -> Result<(), ConfigError> {
+    if !http.ip().to_canonical().is_loopback() && token.is_none() {
+        return Err(ConfigError::PublicHttp { http });
+    }
+    Ok(())
+}
+
+/// The token from the environment, or else from the file. It has no place in the arguments,
+/// which every user of the machine can read.
+fn http_token(variable: &'static str, file: Option<Token>) -> Result<Option<Token>, ConfigError> {
+    match std::env::var(variable) {
+        Ok(text) if !text.is_empty() => {
+            let wrong = |error: TokenError| ConfigError::value(variable, error.to_string());
+            text.parse().map(Some).map_err(wrong)
+        }
+        _ => Ok(file),
+    }
+}
+
+/// Reads a configuration file; without one, everything is at its default.
+fn read_file<T: DeserializeOwned + Default>(path: Option<&Path>) -> Result<T, ConfigError> {
+    let Some(path) = path else {
+        return Ok(T::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let path = path.to_owned();
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        match unknown_field(error.message()) {
+            Some((key, known)) => {
+                let nearest = nearest(key, &known).map(str::to_owned);
+                let known = known.join(", ");
+                ConfigError::UnknownKey { path, line, key: key.to_owned(), nearest, known }
+            }
+            None => ConfigError::Syntax { path, line, message: first_line(error.message()) },
+        }
+    })
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Takes serde's "unknown field `a`, expected one of `b`, `c`" apart.
+fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
+    let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2);
+    Some((quoted.next()?, quoted.filter(|known| !known.is_empty()).collect()))
+}
+
+/// The known key that `key` was probably meant to be.
+fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    let (distance, best) = known.iter().map(|known| (distance(&key, known), *known)).min()?;
+    (distance <= 1 + best.len() / 4).then_some(best)
+}
+
+/// Edits between two words: insert, delete, replace, or swap neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    rows[0] = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = least;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+/// What is wrong with a configuration; every one of them is misuse, exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file is no TOML, or a value is not what its key takes.
+    #[error("{} line {line}: {message}", path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// The file has a key that does not exist.
+    #[error("{}: unknown key `{key}` at line {line}{}", path.display(), meant(nearest.as_deref()))]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The key that was probably meant.
+        nearest: Option<String>,
+        /// All keys of that table.
+        known: String,
+    },
+    /// A value is out of its bounds.
+    #[error("{key}: {message}")]
+    Value {
+        /// Which key or variable.
+        key: &'static str,
+        /// What it should be.
+        message: String,
+    },
+    /// The dashboard would be open to others without a token.
+    #[error("http = \"{http}\" would let others reach the dashboard without a token")]
+    PublicHttp {
+        /// The address.
+        http: SocketAddr,
+    },
+    /// A join link is wrong.
+    #[error("{from}")]
+    Join {
+        /// Where it came from, in words; never the link.
+        from: String,
+        /// What is wrong with it.
+        source: JoinLinkError,
+    },
+    /// A join link could not be read.
+    #[error("cannot read a join link from {from}")]
+    JoinSource {
+        /// Where it should have come from.
+        from: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl ConfigError {
+    fn value(key: &'static str, message: impl Into<String>) -> Self {
+        Self::Value { key, message: message.into() }
+    }
+
+    /// What a person can write instead.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { nearest: None, known, .. } => {
+                Some(format!("the keys there are: {known}"))
+            }
+            Self::PublicHttp { http } => Some(format!(
+                "keep http = \"127.0.0.1:{port}\" and reach it with `ssh -L {port}:127.0.0.1:{port} HOST`, \
+                 or write http_token = \"{token}\" into the file (made just now, for you only)",
+                port = http.port(),
+                token = Token::random().expose(),
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map(|key| format!(": did you mean `{key}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An example file with the keys that have no fixed default switched on: `#key = value`.
+    pub(super) fn uncommented(example: &str) -> String {
+        let on = |line: &str| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key.to_owned(),
+            _ => line.to_owned(),
+        };
+        example.lines().map(on).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("rmtp", "rtmp"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(nearest("rmtp", &["data", "http", "rtmp"]), Some("rtmp"));
+        assert_eq!(nearest("public-host", &["public_host"]), Some("public_host"));
+        assert_eq!(nearest("colour", &["data", "http"]), None);
+    }
+
+    #[test]
+    fn unknown_fields() {
+        let message = "unknown field `x`, expected one of `a`, `b`";
+        assert_eq!(unknown_field(message), Some(("x", vec!["a", "b"])));
+        assert_eq!(unknown_field("invalid type"), None);
+    }
+
+    #[test]
+    fn bounds_are_told() {
+        let limits = Limits { connections: 0, ..Limits::default() };
+        let error = limits.check().unwrap_err();
+        assert_eq!(error.to_string(), "limits.connections: it must be at least 1");
+        let ring = Ring { max_age: Duration::ZERO, ..Ring::default() };
+        let error = ring.check().unwrap_err();
+        assert_eq!(error.to_string(), "ring.max_age: it must be from 1s to 5m");
+        Limits::default().check().unwrap();
+        Ring::default().check().unwrap();
+    }
+}

@@ -1,0 +1,226 @@
+//! What a relay is told.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::value::Listen;
+use super::{ConfigError, Limits, Ring, check_http, http_token, public_host, read_file};
+use crate::cli::RelayArgs;
+use crate::platform::{self, Role};
+use crate::secret::Token;
+
+/// Where both roles take RTMP.
+pub const RTMP_PORT: u16 = 1935;
+
+/// Where both roles show the dashboard.
+pub const HTTP_PORT: u16 = 8935;
+
+/// A relay's configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Where encoders publish.
+    pub rtmp: SocketAddr,
+    /// Where studios dial and RTMPS encoders publish, TCP and UDP.
+    pub secure: SocketAddr,
+    /// Dashboard and API.
+    pub http: SocketAddr,
+    /// The API's token, instead of one made at each start.
+    pub http_token: Option<Token>,
+    /// The name or address by which the world reaches this machine.
+    pub public_host: Option<String>,
+    /// Whether studios come in without an invite.
+    pub open: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// Each feed's memory.
+    pub ring: Ring,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    rtmp: Listen,
+    secure: Listen,
+    http: Listen,
+    http_token: Option<Token>,
+    public_host: Option<String>,
+    open: bool,
+    limits: Limits,
+    ring: Ring,
+}
+
+impl Config {
+    /// Puts the layers together: arguments and environment, file, defaults.
+    pub fn load(args: &RelayArgs) -> Result<Self, ConfigError> {
+        let file: File = read_file(args.config.as_deref())?;
+        Self::resolve(args, file)
+    }
+
+    fn resolve(args: &RelayArgs, file: File) -> Result<Self, ConfigError> {
+        let data = args.data.clone().or(file.data);
+        let config = Self {
+            data: data.unwrap_or_else(|| platform::default_data_dir(Role::Relay)),
+            rtmp: args.rtmp.unwrap_or(file.rtmp).or(default_rtmp()),
+            secure: args.secure.unwrap_or(file.secure).or(default_secure()),
+            http: args.http.unwrap_or(file.http).or(default_http()),
+            http_token: http_token("FIRSTMILE_RELAY_HTTP_TOKEN", file.http_token)?,
+            public_host: public_host(args.public_host.clone().or(file.public_host))?,
+            open: args.open || file.open,
+            limits: file.limits,
+            ring: file.ring,
+        };
+        check_http(config.http, config.http_token.as_ref())?;
+        config.limits.check()?;
+        config.ring.check()?;
+        Ok(config)
+    }
+}
+
+/// `[::]:1935`, dual stack.
+pub(super) fn default_rtmp() -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), RTMP_PORT)
+}
+
+/// `127.0.0.1:8935`.
+pub(super) fn default_http() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), HTTP_PORT)
+}
+
+/// `[::]:443` where permitted, because every network lets it out; else `[::]:4433`.
+fn default_secure() -> SocketAddr {
+    let port = if platform::may_bind(443) { 443 } else { 4433 };
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{parse, unknown_field};
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+    use std::path::Path;
+
+    const EXAMPLE: &str = include_str!("../../../../config/relay.example.toml");
+
+    fn args(list: &[&str]) -> RelayArgs {
+        let words = ["firstmile", "relay"].iter().chain(list);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Relay(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn load(list: &[&str], text: &str) -> Result<Config, ConfigError> {
+        Config::resolve(&args(list), parse(Path::new("relay.toml"), text)?)
+    }
+
+    #[test]
+    fn defaults() {
+        let config = load(&[], "").unwrap();
+        assert_eq!(config.rtmp.to_string(), "[::]:1935");
+        assert!([443, 4433].contains(&config.secure.port()));
+        assert_eq!(config.http.to_string(), "127.0.0.1:8935");
+        assert!(!config.open);
+    }
+
+    #[test]
+    fn the_example_has_the_defaults_and_every_key() {
+        assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
+        let all = super::super::tests::uncommented(EXAMPLE);
+        load(&[], &all).unwrap();
+        for (table, probe) in
+            [("", "x = 1"), ("limits", "[limits]\nx = 1"), ("ring", "[ring]\nx = 1")]
+        {
+            let error = toml::from_str::<File>(probe).err().unwrap();
+            let (_, known) = unknown_field(error.message()).unwrap();
+            let document: toml::Table = toml::from_str(&all).unwrap();
+            let section =
+                if table.is_empty() { &document } else { document[table].as_table().unwrap() };
+            for key in known {
+                assert!(section.contains_key(key), "relay.example.toml lacks {table} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn file_over_default() {
+        let text = "rtmp = \":1936\"\nopen = true\npublic_host = \"Relay.Example\"\n\
+                    [ring]\nmax_bytes = \"8 MiB\"\n[limits]\nhandshake = \"3s\"\n";
+        let config = load(&[], text).unwrap();
+        assert_eq!(config.rtmp.to_string(), "[::]:1936");
+        assert_eq!(config.public_host.as_deref(), Some("relay.example"));
+        assert_eq!(config.ring.max_bytes, 8 << 20);
+        assert_eq!(config.limits.handshake.as_secs(), 3);
+        assert_eq!(config.limits.connections, Limits::default().connections);
+        assert!(config.open);
+    }
+
+    #[test]
+    fn command_line_over_file() {
+        let text = "rtmp = \":1936\"\ndata = \"/from/file\"\n";
+        let config = load(&["--rtmp", ":1937", "--data", "/from/line"], text).unwrap();
+        assert_eq!(config.rtmp.port(), 1937);
+        assert_eq!(config.data, Path::new("/from/line"));
+    }
+
+    /// Variables belong to a process, so the test runs itself in a second one that has them.
+    #[test]
+    fn environment_over_file_and_under_command_line() {
+        if std::env::var_os("FIRSTMILE_RELAY_RTMP").is_some() {
+            assert_eq!(load(&[], "rtmp = \":1936\"").unwrap().rtmp.port(), 1940);
+            assert_eq!(load(&["--rtmp", ":1937"], "").unwrap().rtmp.port(), 1937);
+            let config = load(&[], "http_token = \"token-from-the-file\"").unwrap();
+            assert_eq!(config.http_token.unwrap().expose(), "token-from-the-environment");
+            return;
+        }
+        let name = "config::relay::tests::environment_over_file_and_under_command_line";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env("FIRSTMILE_RELAY_RTMP", ":1940")
+            .env("FIRSTMILE_RELAY_HTTP_TOKEN", "token-from-the-environment")
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_right_one() {
+        let error = load(&[], "open = true\n\nrmtp = \":1935\"\n").unwrap_err();
+        let expected = "relay.toml: unknown key `rmtp` at line 3: did you mean `rtmp`?";
+        assert_eq!(error.to_string(), expected);
+        let error = load(&[], "[limits]\nconections = 5\n").unwrap_err();
+        let expected =
+            "relay.toml: unknown key `conections` at line 2: did you mean `connections`?";
+        assert_eq!(error.to_string(), expected);
+        let error = load(&[], "[ring]\ncolour = 5\n").unwrap_err();
+        assert_eq!(error.hint().unwrap(), "the keys there are: max_bytes, max_age");
+    }
+
+    #[test]
+    fn a_wrong_value_is_answered_with_an_example() {
+        let error = load(&[], "[limits]\nhandshake = 5\n").unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("relay.toml line 2: expected a time with its unit"), "{text}");
+        let error = load(&[], "rtmp = \"relay.example:1935\"\n").unwrap_err();
+        assert!(error.to_string().contains("line 1: expected an address such as"), "{error}");
+        let error = load(&[], "rtmp = \n").unwrap_err();
+        assert!(error.to_string().starts_with("relay.toml line 1: "), "{error}");
+        let error = load(&["--public-host", "http://x"], "").unwrap_err();
+        assert!(error.to_string().starts_with("public_host: write only a name"), "{error}");
+    }
+
+    #[test]
+    fn a_public_dashboard_needs_a_token() {
+        let error = load(&["--http", "[::]:8935"], "").unwrap_err();
+        assert!(matches!(error, ConfigError::PublicHttp { .. }));
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("http_token = \"") && hint.contains("ssh -L 8935"), "{hint}");
+        load(&["--http", "[::]:8935"], "http_token = \"chosen-by-the-owner\"").unwrap();
+        load(&["--http", "[::1]:8935"], "").unwrap();
+        load(&["--http", ":9000"], "").unwrap();
+    }
+}

@@ -1,0 +1,244 @@
+//! What a studio is told.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::relay::{default_http, default_rtmp};
+use super::value::Listen;
+use super::{ConfigError, Limits, Ring, check_http, duration, http_token, read_file, within};
+use crate::cli::StudioArgs;
+use crate::join::JoinLink;
+use crate::platform::{self, Role};
+use crate::secret::Token;
+
+/// Most bytes of a file or standard input that holds join links.
+const MAX_LINKS: u64 = 64 << 10;
+
+/// A studio's configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Relays to join beside those joined before.
+    pub join: Vec<JoinLink>,
+    /// Where players play, and encoders on the LAN publish.
+    pub rtmp: SocketAddr,
+    /// Dashboard and API.
+    pub http: SocketAddr,
+    /// The API's token, instead of one made at each start.
+    pub http_token: Option<Token>,
+    /// What players get.
+    pub play: Play,
+    /// Bounds.
+    pub limits: Limits,
+    /// Each feed's memory.
+    pub ring: Ring,
+}
+
+/// What players get.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Play {
+    /// Whether players on other machines may play, with the key.
+    pub lan: bool,
+    /// Their key, instead of the one that the first start makes.
+    pub key: Option<Token>,
+    /// What a player gets that joins in the middle of a GOP.
+    pub join: JoinPolicy,
+    /// Delay at which a player is moved to the newest keyframe.
+    #[serde(deserialize_with = "duration")]
+    pub max_delay: Duration,
+}
+
+impl Default for Play {
+    fn default() -> Self {
+        let max_delay = Duration::from_secs(2);
+        Self { lan: true, key: None, join: JoinPolicy::default(), max_delay }
+    }
+}
+
+/// What a player gets that joins in the middle of a GOP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JoinPolicy {
+    /// The GOP's video, squeezed towards the live edge: a picture at once, and no delay later.
+    #[default]
+    Fast,
+    /// The GOP as it was: a picture at once, and up to a GOP of delay.
+    Smooth,
+    /// The next keyframe: no delay, and a picture only then.
+    Keyframe,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    join: Vec<String>,
+    rtmp: Listen,
+    http: Listen,
+    http_token: Option<Token>,
+    play: Play,
+    limits: Limits,
+    ring: Ring,
+}
+
+impl Config {
+    /// Puts the layers together: arguments and environment, file, defaults.
+    ///
+    /// Join links are read from `stdin` if one of the sources is `-`.
+    pub fn load(args: &StudioArgs, stdin: impl Read) -> Result<Self, ConfigError> {
+        let file: File = read_file(args.config.as_deref())?;
+        Self::resolve(args, file, stdin)
+    }
+
+    fn resolve(args: &StudioArgs, file: File, mut stdin: impl Read) -> Result<Self, ConfigError> {
+        let sources = if args.join.is_empty() { &file.join } else { &args.join };
+        let mut join = Vec::new();
+        for source in sources {
+            for link in links(source, &mut stdin)? {
+                if !join.contains(&link) {
+                    join.push(link);
+                }
+            }
+        }
+        let data = args.data.clone().or(file.data);
+        let config = Self {
+            data: data.unwrap_or_else(|| platform::default_data_dir(Role::Studio)),
+            join,
+            rtmp: args.rtmp.unwrap_or(file.rtmp).or(default_rtmp()),
+            http: args.http.unwrap_or(file.http).or(default_http()),
+            http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
+            play: file.play,
+            limits: file.limits,
+            ring: file.ring,
+        };
+        check_http(config.http, config.http_token.as_ref())?;
+        let second = Duration::from_secs(1);
+        within("play.max_delay", config.play.max_delay, second / 10, 60 * second)?;
+        config.limits.check()?;
+        config.ring.check()?;
+        Ok(config)
+    }
+}
+
+/// The links of one source: a link, `@FILE` with one a line, or `-` for standard input.
+fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, ConfigError> {
+    let source = source.trim();
+    let mut text = String::new();
+    let from = if source == "-" {
+        let from = "standard input".to_owned();
+        match stdin.take(MAX_LINKS).read_to_string(&mut text) {
+            Ok(_) => from,
+            Err(source) => return Err(ConfigError::JoinSource { from, source }),
+        }
+    } else if let Some(path) = source.strip_prefix('@') {
+        let file = std::fs::File::open(path);
+        match file.and_then(|file| file.take(MAX_LINKS).read_to_string(&mut text)) {
+            Ok(_) => path.to_owned(),
+            Err(source) => {
+                return Err(ConfigError::JoinSource { from: path.into(), source });
+            }
+        }
+    } else {
+        text.push_str(source);
+        "the join link".to_owned()
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let links = lines.filter(|line| !line.starts_with('#')).map(|line| {
+        let wrong = |source| ConfigError::Join { from: format!("cannot use {from}"), source };
+        line.parse().map_err(wrong)
+    });
+    let links = links.collect::<Result<Vec<_>, _>>()?;
+    if links.is_empty() {
+        return Err(ConfigError::value("join", format!("there is no join link in {from}")));
+    }
+    Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{parse, unknown_field};
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::identity::PublicKey;
+    use crate::secret::Secret;
+    use clap::Parser;
+    use std::path::Path;
+
+    const EXAMPLE: &str = include_str!("../../../../config/studio.example.toml");
+
+    fn link(host: &str) -> JoinLink {
+        let (pin, invite) = (PublicKey([3; 32]), Secret::random());
+        JoinLink { host: host.into(), port: 4433, pin, invite }
+    }
+
+    fn load(list: &[&str], text: &str, stdin: &str) -> Result<Config, ConfigError> {
+        let words = ["firstmile", "studio"].iter().chain(list);
+        let Command::Studio(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not the studio command")
+        };
+        Config::resolve(&args, parse(Path::new("studio.toml"), text)?, stdin.as_bytes())
+    }
+
+    #[test]
+    fn the_example_has_the_defaults_and_every_key() {
+        assert_eq!(load(&[], EXAMPLE, "").unwrap(), load(&[], "", "").unwrap());
+        let all = super::super::tests::uncommented(EXAMPLE);
+        toml::from_str::<File>(&all).unwrap();
+        let document: toml::Table = toml::from_str(&all).unwrap();
+        for table in ["", "play", "limits", "ring"] {
+            let probe = if table.is_empty() { "x = 1".into() } else { format!("[{table}]\nx = 1") };
+            let error = toml::from_str::<File>(&probe).err().unwrap();
+            let (_, known) = unknown_field(error.message()).unwrap();
+            let section =
+                if table.is_empty() { &document } else { document[table].as_table().unwrap() };
+            for key in known {
+                assert!(section.contains_key(key), "studio.example.toml lacks {table} {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn links_come_from_everywhere() {
+        let (a, b) = (link("a.example"), link("b.example"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("links");
+        std::fs::write(&path, format!("# ours\n{}\n\n", b.expose())).unwrap();
+        let at = format!("@{}", path.display());
+        let config = load(&["--join", "-", "--join", &at], "", &a.expose()).unwrap();
+        assert_eq!(config.join, [a.clone(), b.clone()]);
+
+        let text = format!("join = [\"{}\"]\n", a.expose());
+        assert_eq!(load(&[], &text, "").unwrap().join, std::slice::from_ref(&a));
+        assert_eq!(load(&["--join", &b.expose()], &text, "").unwrap().join, [b]);
+    }
+
+    #[test]
+    fn a_bad_link_is_explained_and_not_repeated() {
+        let whole = link("a.example").expose();
+        let error = load(&["--join", &whole[..60]], "", "").unwrap_err();
+        let text = crate::error::describe(&error.into());
+        assert!(text.contains("copy all of it from the relay's screen"), "{text}");
+        assert!(!text.contains("a.example"), "{text}");
+        let error = load(&["--join", "-"], "", "\n").unwrap_err();
+        assert_eq!(error.to_string(), "join: there is no join link in standard input");
+        let error = load(&["--join", "@/no/such/file"], "", "").unwrap_err();
+        assert_eq!(error.to_string(), "cannot read a join link from /no/such/file");
+    }
+
+    #[test]
+    fn play_settings() {
+        let text = "[play]\njoin = \"smooth\"\nmax_delay = \"500ms\"\nlan = false\n";
+        let play = load(&[], text, "").unwrap().play;
+        assert_eq!(play.join, JoinPolicy::Smooth);
+        assert_eq!(play.max_delay, Duration::from_millis(500));
+        assert!(!play.lan);
+        let error = load(&[], "[play]\njoin = \"quick\"\n", "").unwrap_err();
+        assert!(error.to_string().contains("`fast`, `smooth`, `keyframe`"), "{error}");
+    }
+}

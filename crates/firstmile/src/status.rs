@@ -1,0 +1,401 @@
+//! One snapshot of a node: what the API answers, the dashboard draws and metrics count.
+
+use std::fmt;
+
+use media::Track;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::join::{JoinLink, host_port};
+use crate::secret::{MASK, StreamKey};
+
+/// The answer of `GET /api/v1/status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `relay`, `studio` or `demo`.
+    pub role: String,
+    /// The program's version.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// The node's public key, 52 symbols.
+    pub public_key: String,
+    /// The addresses that it is bound to.
+    pub addresses: Addresses,
+    /// On a relay: the link that its start printed.
+    pub join_link: Option<KeyText>,
+    /// Connections of encoders and players.
+    pub connections: u64,
+    /// What someone should look at, in words without secrets.
+    pub alarms: Vec<String>,
+    /// Its feeds.
+    pub feeds: Vec<FeedStatus>,
+    /// Its connections to other nodes.
+    pub links: Vec<LinkStatus>,
+}
+
+impl Status {
+    /// The snapshot for those who may not see keys.
+    pub fn masked(mut self) -> Self {
+        self.join_link = self.join_link.map(KeyText::mask);
+        for feed in &mut self.feeds {
+            feed.play_lan = feed.play_lan.take().map(KeyText::mask);
+            let publish = std::mem::take(&mut feed.publish);
+            feed.publish = publish.into_iter().map(Publish::masked).collect();
+        }
+        self
+    }
+}
+
+/// The addresses that a node is bound to, with the ports that it really got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// RTMP.
+    pub rtmp: Option<String>,
+    /// Backhaul and RTMPS.
+    pub secure: Option<String>,
+    /// Dashboard and API.
+    pub http: Option<String>,
+}
+
+/// One feed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: FeedState,
+    /// What its encoder types, by place.
+    pub publish: Vec<Publish>,
+    /// What a player on this machine opens.
+    pub play: Option<String>,
+    /// What a player on the LAN opens.
+    pub play_lan: Option<KeyText>,
+    /// The relay by which it comes now; `None` for an encoder that publishes here.
+    pub via: Option<String>,
+    /// The publication on air, as hexadecimal text.
+    pub publication: Option<String>,
+    /// Seconds since that publication began.
+    pub since_s: Option<f64>,
+    /// Bytes of media since this node started.
+    pub bytes: u64,
+    /// Its video.
+    pub video: Option<Video>,
+    /// Its audio.
+    pub audio: Option<Audio>,
+    /// Where time is spent.
+    pub latency: Latency,
+    /// Players connected.
+    pub players: u32,
+    /// What did not get through.
+    pub drops: Drops,
+}
+
+impl FeedStatus {
+    /// What a hub knows of its feed.
+    pub fn of(name: &str, snapshot: &hub::Snapshot) -> Self {
+        let kbps = |track| snapshot.tracks[track].bits_per_second / 1_000.0;
+        let codec = |track: Track| snapshot.tracks[track].codec.map(|codec| codec.to_string());
+        let video = codec(Track::Video).map(|codec| Video {
+            codec,
+            width: snapshot.resolution.map(|resolution| resolution.width),
+            height: snapshot.resolution.map(|resolution| resolution.height),
+            fps: Some(snapshot.tracks[Track::Video].tags_per_second),
+            kbps: kbps(Track::Video),
+        });
+        let audio = codec(Track::Audio).map(|codec| Audio { codec, kbps: kbps(Track::Audio) });
+        Self {
+            name: name.to_owned(),
+            state: match snapshot.state {
+                hub::State::Waiting => FeedState::Waiting,
+                hub::State::Live => FeedState::Live,
+                hub::State::Stalled => FeedState::Stalled,
+                hub::State::Reconnecting => FeedState::Reconnecting,
+            },
+            publication: snapshot.publication.map(|publication| publication.to_string()),
+            since_s: snapshot.on_air_for.map(|age| age.as_secs_f64()),
+            bytes: snapshot.tracks.iter().map(|(_, track)| track.bytes).sum(),
+            video,
+            audio,
+            latency: Latency {
+                encoder_growth_ms: snapshot.encoder_growth_ms.map(|growth| growth as f64),
+                ..Latency::default()
+            },
+            players: snapshot.subscribers as u32,
+            drops: Drops { player_skipped_tags: snapshot.skipped, ..Drops::default() },
+            ..Self::default()
+        }
+    }
+}
+
+/// How a feed is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeedState {
+    /// No encoder is there.
+    #[default]
+    Waiting,
+    /// Media arrives.
+    Live,
+    /// An encoder is there and sends nothing.
+    Stalled,
+    /// The encoder, or the way to it, was lost, and players are held.
+    Reconnecting,
+}
+
+impl FeedState {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Live, Self::Stalled, Self::Reconnecting];
+
+    /// The state as it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Live => "live",
+            Self::Stalled => "stalled",
+            Self::Reconnecting => "reconnecting",
+        }
+    }
+}
+
+/// What an encoder types to publish a feed at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The relay's name, or `studio`.
+    pub relay: String,
+    /// The encoder's field "Server".
+    pub server: String,
+    /// The encoder's field "Stream key".
+    pub key: KeyText,
+    /// Both in one.
+    pub url: KeyText,
+}
+
+impl Publish {
+    /// The settings for a feed at an RTMP door; the standard port is left out.
+    pub fn new(relay: &str, host: &str, rtmp_port: u16, key: &StreamKey) -> Self {
+        let server = rtmp_server(host, rtmp_port);
+        Self {
+            relay: relay.to_owned(),
+            key: KeyText::new(key.expose(), key.masked()),
+            url: KeyText::new(
+                format!("{server}/{}", key.expose()),
+                format!("{server}/{}", key.masked()),
+            ),
+            server,
+        }
+    }
+
+    fn masked(self) -> Self {
+        Self { key: self.key.mask(), url: self.url.mask(), ..self }
+    }
+}
+
+/// `rtmp://HOST/live`; the standard port is left out.
+pub fn rtmp_server(host: &str, port: u16) -> String {
+    let place = host_port(host, port);
+    let place = place.strip_suffix(":1935").unwrap_or(&place);
+    format!("rtmp://{place}/live")
+}
+
+/// A text with a secret in it. `Debug` prints the masked form; serializing prints the clear one
+/// until [`KeyText::mask`] has taken it away.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyText {
+    clear: String,
+    masked: String,
+}
+
+impl KeyText {
+    /// A text in both forms.
+    pub fn new(clear: impl Into<String>, masked: impl Into<String>) -> Self {
+        Self { clear: clear.into(), masked: masked.into() }
+    }
+
+    /// A join link.
+    pub fn link(link: &JoinLink) -> Self {
+        Self::new(link.expose(), format!("{link:?}"))
+    }
+
+    /// `rtmp://IP/live/NAME?key=PLAYKEY`.
+    pub fn play_lan(host: &str, rtmp_port: u16, name: &str, play_key: &str) -> Self {
+        let url = format!("{}/{name}?key=", rtmp_server(host, rtmp_port));
+        Self::new(format!("{url}{play_key}"), format!("{url}{MASK}"))
+    }
+
+    /// The text as it is.
+    pub fn expose(&self) -> &str {
+        &self.clear
+    }
+
+    /// Takes the secret away.
+    pub fn mask(self) -> Self {
+        Self { clear: self.masked.clone(), masked: self.masked }
+    }
+}
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked)
+    }
+}
+
+impl Serialize for KeyText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.clear)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(String::deserialize(deserializer)?, MASK))
+    }
+}
+
+/// A feed's video.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Video {
+    /// `H.264`, `H.265`, `AV1` and so on.
+    pub codec: String,
+    /// In pixels.
+    pub width: Option<u32>,
+    /// In pixels.
+    pub height: Option<u32>,
+    /// Frames per second.
+    pub fps: Option<f64>,
+    /// Kilobits per second.
+    pub kbps: f64,
+}
+
+/// A feed's audio.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Audio {
+    /// `AAC`, `Opus` and so on.
+    pub codec: String,
+    /// Kilobits per second.
+    pub kbps: f64,
+}
+
+/// Where a feed's time is spent, hop by hop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How much later the encoder's media arrives than when it began; its own queue and uplink.
+    pub encoder_growth_ms: Option<f64>,
+    /// Waiting in the relay.
+    pub relay_queue_ms: Option<Spread>,
+    /// On the way from relay to studio: half the round trip.
+    pub backhaul_ms: Option<f64>,
+}
+
+/// A distribution in two numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The median.
+    pub p50: f64,
+    /// What one in a hundred exceeds.
+    pub p99: f64,
+}
+
+/// What did not get through.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Tags that slow players skipped.
+    pub player_skipped_tags: u64,
+    /// Tags that the backhaul skipped to stay in time.
+    pub skipped_tags: u64,
+}
+
+/// One connection to another node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The peer's name, or the start of its public key.
+    pub peer: String,
+    /// Its address.
+    pub address: String,
+    /// `quic` or `tcp`.
+    pub transport: String,
+    /// How it is.
+    pub state: LinkState,
+    /// Round trip.
+    pub rtt_ms: Option<f64>,
+    /// Part of packets lost, 0 to 1.
+    pub loss: Option<f64>,
+    /// Bytes received by this node.
+    pub bytes_in: u64,
+    /// Bytes sent by this node.
+    pub bytes_out: u64,
+    /// How often it was set up anew.
+    pub reconnects: u64,
+    /// Why it was lost or refused last.
+    pub last_error: Option<String>,
+}
+
+/// How a link is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// Being set up.
+    #[default]
+    Connecting,
+    /// In use.
+    Up,
+    /// Silent, and being raced by new attempts.
+    Racing,
+    /// Refused by the peer, see `last_error`.
+    Refused,
+}
+
+/// A feed and what to type into its encoder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedInfo {
+    /// Its name.
+    pub name: String,
+    /// What its encoder types, by place.
+    pub publish: Vec<Publish>,
+    /// What a player on this machine opens.
+    pub play: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "camera-0123456789ABCDEFGHJKMNPQRS";
+
+    #[test]
+    fn settings_for_an_encoder() {
+        let key = KEY.parse().unwrap();
+        let publish = Publish::new("berlin", "relay.example", 1935, &key);
+        assert_eq!(publish.server, "rtmp://relay.example/live");
+        assert_eq!(publish.url.expose(), format!("rtmp://relay.example/live/{KEY}"));
+        assert_eq!(Publish::new("b", "::1", 1936, &key).server, "rtmp://[::1]:1936/live");
+        assert_eq!(rtmp_server("10.0.0.1", 11935), "rtmp://10.0.0.1:11935/live");
+    }
+
+    #[test]
+    fn nothing_secret_is_left_when_masked() {
+        let key: StreamKey = KEY.parse().unwrap();
+        let link = JoinLink {
+            host: "r".into(),
+            port: 1,
+            pin: crate::identity::PublicKey([1; 32]),
+            invite: key.secret.clone(),
+        };
+        let status = Status {
+            join_link: Some(KeyText::link(&link)),
+            feeds: vec![FeedStatus {
+                name: "camera".into(),
+                publish: vec![Publish::new("berlin", "relay.example", 1935, &key)],
+                play_lan: Some(KeyText::play_lan("10.0.0.2", 1935, "camera", key.secret.expose())),
+                ..FeedStatus::default()
+            }],
+            ..Status::default()
+        };
+        let clear = serde_json::to_string(&status).unwrap();
+        assert_eq!(clear.matches(key.secret.expose()).count(), 4);
+        assert!(!format!("{status:?}").contains(key.secret.expose()));
+        let masked = serde_json::to_string(&status.masked()).unwrap();
+        assert!(!masked.contains(key.secret.expose()));
+        assert!(masked.contains("rtmp://relay.example/live/camera-****"));
+        assert!(masked.contains("rtmp://10.0.0.2/live/camera?key=****"));
+    }
+}

@@ -1,0 +1,201 @@
+//! A studio's feeds and their secrets.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DataDir, StoreError, unix_seconds};
+use crate::secret::{FeedName, Secret, StreamKey};
+
+const FILE: &str = "feeds.toml";
+
+/// The feed that a studio's first start makes.
+pub const FIRST_FEED: &str = "camera";
+
+/// Most feeds of one studio; far above any control room, and it bounds what relays must hold.
+const MAX_FEEDS: usize = 1000;
+
+/// One feed as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredFeed {
+    /// Its name, unique in the studio.
+    pub name: FeedName,
+    /// Its secret, in clear, because the studio shows it to its owner.
+    pub secret: Secret,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+impl StoredFeed {
+    fn new(name: FeedName) -> Self {
+        Self { name, secret: Secret::random(), created: unix_seconds(SystemTime::now()) }
+    }
+
+    /// What its encoder types.
+    pub fn key(&self) -> StreamKey {
+        StreamKey { name: self.name.clone(), secret: self.secret.clone() }
+    }
+}
+
+#[derive(Default, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default, rename = "feed")]
+    feeds: Vec<StoredFeed>,
+}
+
+/// The feeds in `feeds.toml`; every change is on disk when its call returns.
+#[derive(Debug)]
+pub struct Feeds {
+    data: DataDir,
+    feeds: Vec<StoredFeed>,
+}
+
+impl Feeds {
+    /// Reads the feeds; the first start makes one named [`FIRST_FEED`].
+    pub fn load(data: &DataDir) -> Result<Self, StoreError> {
+        let document: Option<Document> = data.read_toml(FILE)?;
+        let mut loaded = Self { data: data.clone(), feeds: Vec::new() };
+        match document {
+            Some(document) => loaded.feeds = document.feeds,
+            None => {
+                let name = FIRST_FEED.parse().expect("the first feed's name is valid");
+                loaded.save(vec![StoredFeed::new(name)])?;
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// All feeds, in the order in which they were added.
+    pub fn list(&self) -> &[StoredFeed] {
+        &self.feeds
+    }
+
+    /// The feed of this name.
+    pub fn find(&self, name: &str) -> Option<&StoredFeed> {
+        self.feeds.iter().find(|feed| feed.name.as_str() == name)
+    }
+
+    /// Makes a feed with a new secret.
+    pub fn add(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
+        if self.find(name.as_str()).is_some() {
+            return Err(FeedError::Exists(name.clone()));
+        }
+        if self.feeds.len() >= MAX_FEEDS {
+            return Err(StoreError::Full { what: "feeds", limit: MAX_FEEDS }.into());
+        }
+        let feed = StoredFeed::new(name.clone());
+        let mut feeds = self.feeds.clone();
+        feeds.push(feed.clone());
+        self.save(feeds)?;
+        Ok(feed)
+    }
+
+    /// Gives a feed a new secret; the old one is worth nothing from then on.
+    pub fn rotate(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        let mut feeds = self.feeds.clone();
+        feeds[at].secret = Secret::random();
+        self.save(feeds)?;
+        Ok(self.feeds[at].clone())
+    }
+
+    /// Forgets a feed and returns what it was.
+    pub fn remove(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        let mut feeds = self.feeds.clone();
+        let removed = feeds.remove(at);
+        self.save(feeds)?;
+        Ok(removed)
+    }
+
+    fn position(&self, name: &FeedName) -> Result<usize, FeedError> {
+        let known = || self.feeds.iter().map(|feed| feed.name.as_str()).collect::<Vec<_>>();
+        self.feeds
+            .iter()
+            .position(|feed| feed.name == *name)
+            .ok_or_else(|| FeedError::Unknown { name: name.clone(), known: known().join(", ") })
+    }
+
+    /// Memory follows the disk: if the write fails, nothing has changed.
+    fn save(&mut self, feeds: Vec<StoredFeed>) -> Result<(), StoreError> {
+        let document = Document { feeds };
+        self.data.write_toml(FILE, &document)?;
+        self.feeds = document.feeds;
+        Ok(())
+    }
+}
+
+/// Why a feed was not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FeedError {
+    /// There is one of this name.
+    #[error("there is already a feed named {0}")]
+    Exists(FeedName),
+    /// There is none of this name.
+    #[error("there is no feed named {name}")]
+    Unknown {
+        /// The name that was asked for.
+        name: FeedName,
+        /// The names that there are.
+        known: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl FeedError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Exists(name) => format!("choose another name, or rotate {name} for a new key"),
+            Self::Unknown { known, .. } if known.is_empty() => "add one first".into(),
+            Self::Unknown { known, .. } => format!("the feeds are: {known}"),
+            Self::Store(error) => error.hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_start_makes_one_feed_and_only_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        assert_eq!(feeds.list().len(), 1);
+        let camera = feeds.list()[0].name.clone();
+        assert_eq!(camera.as_str(), "camera");
+        feeds.remove(&camera).unwrap();
+        assert!(Feeds::load(&data).unwrap().list().is_empty());
+    }
+
+    #[test]
+    fn changes_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let name: FeedName = "roof-2".parse().unwrap();
+        let added = feeds.add(&name).unwrap();
+        let rotated = feeds.rotate(&name).unwrap();
+        assert_ne!(added.secret, rotated.secret);
+        assert_eq!(Feeds::load(&data).unwrap().find("roof-2"), Some(&rotated));
+    }
+
+    #[test]
+    fn duplicates_and_unknown_names_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let error = feeds.add(&"camera".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "there is already a feed named camera");
+        let error = feeds.rotate(&"cam".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "there is no feed named cam");
+        assert_eq!(error.hint(), "the feeds are: camera");
+    }
+}

@@ -1,0 +1,196 @@
+//! Prometheus text made of one snapshot.
+
+use std::fmt::Write;
+
+use crate::status::{FeedState, FeedStatus, LinkState, LinkStatus, Spread, Status};
+
+/// Prometheus text exposition format 0.0.4.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of a node. Labels are names and addresses, never keys.
+pub(super) fn text(status: &Status) -> String {
+    let mut page = Page::default();
+    page.family("firstmile_info", "gauge", "What runs here");
+    page.sample(&[("role", &status.role), ("version", &status.version)], 1.0);
+    page.family("firstmile_uptime_seconds", "gauge", "Time since the start");
+    page.sample(&[], status.uptime_s as f64);
+    page.family("firstmile_connections", "gauge", "Encoders and players");
+    page.sample(&[], status.connections as f64);
+    page.family("firstmile_alarms", "gauge", "What someone should look at");
+    page.sample(&[], status.alarms.len() as f64);
+    feeds(&mut page, &status.feeds);
+    links(&mut page, &status.links);
+    page.text
+}
+
+fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
+    page.family("firstmile_feed_state", "gauge", "1 for the state that the feed is in");
+    for feed in feeds {
+        for state in FeedState::ALL {
+            let labels = [("feed", feed.name.as_str()), ("state", state.as_str())];
+            page.sample(&labels, f64::from(u8::from(feed.state == state)));
+        }
+    }
+    type Value = fn(&FeedStatus) -> Option<f64>;
+    let simple: [(&str, &str, &str, Value); 7] = [
+        ("firstmile_feed_bytes_total", "counter", "Bytes of media", |f| Some(f.bytes as f64)),
+        ("firstmile_feed_players", "gauge", "Players connected", |f| Some(f64::from(f.players))),
+        ("firstmile_feed_video_kbps", "gauge", "Video, kilobits per second", |f| {
+            f.video.as_ref().map(|v| v.kbps)
+        }),
+        ("firstmile_feed_video_fps", "gauge", "Video, frames per second", |f| {
+            f.video.as_ref()?.fps
+        }),
+        ("firstmile_feed_audio_kbps", "gauge", "Audio, kilobits per second", |f| {
+            f.audio.as_ref().map(|a| a.kbps)
+        }),
+        ("firstmile_feed_skipped_tags_total", "counter", "Tags skipped by the backhaul", |f| {
+            Some(f.drops.skipped_tags as f64)
+        }),
+        (
+            "firstmile_feed_player_skipped_tags_total",
+            "counter",
+            "Tags skipped by slow players",
+            |f| Some(f.drops.player_skipped_tags as f64),
+        ),
+    ];
+    for (name, kind, help, value) in simple {
+        page.family(name, kind, help);
+        for feed in feeds {
+            if let Some(value) = value(feed) {
+                page.sample(&[("feed", &feed.name)], value);
+            }
+        }
+    }
+    page.family("firstmile_feed_latency_seconds", "gauge", "Time spent per hop");
+    for feed in feeds {
+        let latency = &feed.latency;
+        if let Some(ms) = latency.encoder_growth_ms {
+            page.sample(&[("feed", &feed.name), ("hop", "encoder_growth")], ms / 1000.0);
+        }
+        if let Some(ms) = latency.backhaul_ms {
+            page.sample(&[("feed", &feed.name), ("hop", "backhaul")], ms / 1000.0);
+        }
+        if let Some(Spread { p50, p99 }) = latency.relay_queue_ms {
+            for (quantile, ms) in [("0.5", p50), ("0.99", p99)] {
+                let labels =
+                    [("feed", &*feed.name), ("hop", "relay_queue"), ("quantile", quantile)];
+                page.sample(&labels, ms / 1000.0);
+            }
+        }
+    }
+}
+
+fn links(page: &mut Page, links: &[LinkStatus]) {
+    type Value = fn(&LinkStatus) -> Option<f64>;
+    let simple: [(&str, &str, &str, Value); 6] = [
+        ("firstmile_link_up", "gauge", "1 while the link is in use", |l| {
+            Some(f64::from(u8::from(l.state == LinkState::Up)))
+        }),
+        ("firstmile_link_rtt_seconds", "gauge", "Round trip", |l| Some(l.rtt_ms? / 1000.0)),
+        ("firstmile_link_loss_ratio", "gauge", "Part of packets lost", |l| l.loss),
+        ("firstmile_link_received_bytes_total", "counter", "Bytes received", |l| {
+            Some(l.bytes_in as f64)
+        }),
+        ("firstmile_link_sent_bytes_total", "counter", "Bytes sent", |l| Some(l.bytes_out as f64)),
+        ("firstmile_link_reconnects_total", "counter", "Times set up anew", |l| {
+            Some(l.reconnects as f64)
+        }),
+    ];
+    for (name, kind, help, value) in simple {
+        page.family(name, kind, help);
+        for link in links {
+            if let Some(value) = value(link) {
+                let labels = [
+                    ("peer", &*link.peer),
+                    ("address", &*link.address),
+                    ("transport", &*link.transport),
+                ];
+                page.sample(&labels, value);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    family: &'static str,
+}
+
+impl Page {
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family = name;
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(self.family);
+        let mut separator = '{';
+        for (name, label) in labels {
+            let _ = write!(self.text, "{separator}{name}=\"");
+            for c in label.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+            separator = ',';
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_escaped() {
+        let mut page = Page::default();
+        page.family("a_total", "counter", "Help");
+        page.sample(&[("x", "q\"b\\n\n"), ("y", "2")], 1.5);
+        page.sample(&[], 3.0);
+        assert_eq!(
+            page.text,
+            "# HELP a_total Help\n# TYPE a_total counter\n\
+             a_total{x=\"q\\\"b\\\\n\\n\",y=\"2\"} 1.5\na_total 3\n"
+        );
+    }
+
+    #[test]
+    fn a_feed_and_a_link() {
+        let status = Status {
+            feeds: vec![FeedStatus {
+                name: "camera".into(),
+                state: FeedState::Live,
+                latency: crate::status::Latency {
+                    relay_queue_ms: Some(Spread { p50: 30.0, p99: 55.0 }),
+                    ..Default::default()
+                },
+                ..FeedStatus::default()
+            }],
+            links: vec![LinkStatus {
+                peer: "berlin".into(),
+                rtt_ms: Some(40.0),
+                ..Default::default()
+            }],
+            ..Status::default()
+        };
+        let text = text(&status);
+        for line in [
+            "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
+            "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",
+            "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"relay_queue\",quantile=\"0.99\"} 0.055\n",
+            "firstmile_link_rtt_seconds{peer=\"berlin\",address=\"\",transport=\"\"} 0.04\n",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

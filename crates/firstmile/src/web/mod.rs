@@ -1,0 +1,150 @@
+//! Dashboard and API over HTTP.
+
+mod api;
+mod auth;
+mod metrics;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer};
+pub use auth::AllowedHosts;
+
+use crate::secret::Token;
+use crate::status::{FeedInfo, Status};
+
+/// Most connections at one time: browsers open six each, and each costs a task.
+const MAX_CONNECTIONS: usize = 128;
+
+/// Largest request body; the largest honest one is a name.
+const MAX_BODY: usize = 64 << 10;
+
+/// Most buffered bytes of a request; hyper keeps no more than this of one that trickles in.
+const MAX_HEAD: usize = 16 << 10;
+
+/// How long a client may take to send a request's head, or keep a connection without one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long open requests may take once the node stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The running node as the API sees it. Calls that change something may wait for the disk.
+pub trait Node: Send + Sync + 'static {
+    /// A snapshot with keys in clear.
+    fn status(&self) -> Status;
+    /// All feeds with keys in clear.
+    fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError>;
+    /// Makes a feed, effective at once.
+    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
+    /// Gives a feed a new key and closes what came with the old one.
+    fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
+    /// Forgets a feed and closes its encoder and players.
+    fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
+    /// Makes a join link for `uses` studios (`None`: any number).
+    fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError>;
+}
+
+/// What every request needs.
+struct Context {
+    node: Arc<dyn Node>,
+    token: Token,
+    hosts: AllowedHosts,
+    /// Reading needs the token as well where other machines reach the listener.
+    private: bool,
+}
+
+/// Serves until `shutdown`, then lets open requests end.
+///
+/// # Errors
+///
+/// The listener has no address. What goes wrong with one connection ends that connection only.
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    token: Token,
+    hosts: AllowedHosts,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let bound = listener.local_addr()?;
+    let private = !bound.ip().to_canonical().is_loopback();
+    let app = api::router(Arc::new(Context { node, token, hosts, private }));
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (stop, stopped) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &seats) => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some((stream, peer, seat)) = accepted else {
+            continue;
+        };
+        let (app, mut stopped) = (app.clone(), stopped.clone());
+        connections.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let stop = async move {
+                let _ = stopped.changed().await;
+            };
+            if let Err(error) = connection(stream, app, stop).await {
+                tracing::debug!(%peer, %error, "http connection closed");
+            }
+            drop(seat);
+        });
+    }
+    drop(stop);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN, drained).await;
+    Ok(())
+}
+
+type Accepted = (tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+
+/// Takes a seat first, so that a flood waits in the kernel.
+async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<Accepted> {
+    let seat = seats.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, seat)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept an http connection");
+            // Out of file descriptors: trying again at once would only spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+/// One connection's requests, until it closes or the node stops.
+async fn connection<S>(
+    stream: S,
+    app: Router,
+    stop: impl Future<Output = ()>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        ended = &mut served => return ended,
+        () = stop => served.as_mut().graceful_shutdown(),
+    }
+    served.await
+}
+
+#[cfg(test)]
+mod tests;
