@@ -32,6 +32,11 @@ struct Epoch {
 }
 
 impl Clock {
+    /// The highest time given so far, in milliseconds.
+    pub fn now(&self) -> i64 {
+        self.high
+    }
+
     /// The player's time in milliseconds of a tag with `timestamp`.
     pub fn map(&mut self, publication: PublicationId, track: Track, timestamp: i64) -> i64 {
         let is_same_line = |epoch: &Epoch| {

@@ -1,0 +1,210 @@
+//! A socket with an RTMP session on it, server or client.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use rtmp::SendQueue;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+/// Room for a read while little comes: most connections are idle or players.
+const SMALL_READ: usize = 4 << 10;
+/// Room for a read while much comes.
+const LARGE_READ: usize = 64 << 10;
+
+/// Why a connection ended that nobody meant to end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The socket failed.
+    #[error("the connection was lost: {0}")]
+    Io(#[from] io::Error),
+    /// The peer's bytes make no sense.
+    #[error(transparent)]
+    Rtmp(#[from] rtmp::Error),
+    /// Nothing came for too long.
+    #[error("nothing came for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The peer takes nothing for too long.
+    #[error("the peer took nothing for {} s", .0.as_secs())]
+    Stuck(Duration),
+}
+
+/// What an exchange with the socket did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Some bytes of the send queue were written.
+    Wrote,
+    /// Bytes were read, and events may wait.
+    Read,
+    /// The peer closed its side.
+    Closed,
+}
+
+/// A session without its socket: bytes in, events out, bytes out.
+pub trait Session {
+    /// What it tells.
+    type Event;
+    /// Takes what was read.
+    ///
+    /// # Errors
+    ///
+    /// If the peer's bytes make no sense.
+    fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), rtmp::Error>;
+    /// The next event.
+    fn poll_event(&mut self) -> Option<Self::Event>;
+    /// What is to be written.
+    fn send_queue(&mut self) -> &mut SendQueue;
+}
+
+impl Session for rtmp::Server {
+    type Event = rtmp::session::server::Event;
+
+    fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), rtmp::Error> {
+        self.handle_input(input)
+    }
+
+    fn poll_event(&mut self) -> Option<Self::Event> {
+        self.poll_event()
+    }
+
+    fn send_queue(&mut self) -> &mut SendQueue {
+        self.send_queue()
+    }
+}
+
+impl Session for rtmp::Client {
+    type Event = rtmp::session::client::Event;
+
+    fn handle_input(&mut self, input: &mut BytesMut) -> Result<(), rtmp::Error> {
+        self.handle_input(input)
+    }
+
+    fn poll_event(&mut self) -> Option<Self::Event> {
+        self.poll_event()
+    }
+
+    fn send_queue(&mut self) -> &mut SendQueue {
+        self.send_queue()
+    }
+}
+
+/// An RTMP connection: the session, its socket, and the bytes between them.
+#[derive(Debug)]
+pub struct Connection<S, P = rtmp::Server> {
+    /// The session.
+    pub session: P,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    socket: S,
+    input: BytesMut,
+    read_size: usize,
+    last_read: Instant,
+    last_write: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
+    /// A session on a socket that has just been connected.
+    pub fn new(socket: S, peer: SocketAddr, session: P) -> Self {
+        let now = Instant::now();
+        Self {
+            session,
+            peer,
+            socket,
+            input: BytesMut::new(),
+            read_size: SMALL_READ,
+            last_read: now,
+            last_write: now,
+        }
+    }
+
+    /// The session's next event; `None` once the peer has closed. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; a peer that says nothing for `patience` is an error too.
+    pub async fn event(&mut self, patience: Duration) -> Result<Option<P::Event>, Error> {
+        loop {
+            if let Some(event) = self.session.poll_event() {
+                return Ok(Some(event));
+            }
+            let deadline = self.last_read + patience;
+            match tokio::time::timeout_at(deadline.into(), self.exchange()).await {
+                Err(_) => return Err(Error::Silent(patience)),
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(Exchange::Closed)) => return Ok(None),
+                Ok(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Writes what is queued and reads what has come; returns once either made progress.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the socket fails or the peer's bytes make no sense.
+    pub async fn exchange(&mut self) -> Result<Exchange, Error> {
+        let exchange = poll_fn(|cx| self.poll_exchange(cx)).await?;
+        if exchange == Exchange::Read {
+            self.session.handle_input(&mut self.input)?;
+        }
+        Ok(exchange)
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Exchange>> {
+        let queue = self.session.send_queue();
+        if queue.has_remaining() {
+            match poll_write_buf(Pin::new(&mut self.socket), cx, queue) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(_)) => {
+                    self.last_write = Instant::now();
+                    return Poll::Ready(Ok(Exchange::Wrote));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        } else {
+            // Nothing to write is no sign of a stuck peer.
+            self.last_write = Instant::now();
+        }
+        self.input.reserve(self.read_size);
+        let spare = self.input.capacity() - self.input.len();
+        let read =
+            std::task::ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input))?;
+        if read == 0 {
+            return Poll::Ready(Ok(Exchange::Closed));
+        }
+        self.last_read = Instant::now();
+        self.read_size = if read >= spare.min(LARGE_READ) { LARGE_READ } else { SMALL_READ };
+        Poll::Ready(Ok(Exchange::Read))
+    }
+
+    /// Whether everything queued was written.
+    pub fn is_flushed(&mut self) -> bool {
+        self.session.send_queue().is_empty()
+    }
+
+    /// Since when the peer has taken nothing of what waits for it.
+    pub fn last_write(&self) -> Instant {
+        self.last_write
+    }
+
+    /// Writes what is queued, as far as the peer takes it within `patience`, and closes.
+    pub async fn finish(mut self, patience: Duration) {
+        let flush = async {
+            while !self.is_flushed() {
+                let queue = self.session.send_queue();
+                poll_fn(|cx| poll_write_buf(Pin::new(&mut self.socket), cx, queue)).await?;
+            }
+            poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await
+        };
+        // A peer that is gone already has nothing to be told.
+        let _ = tokio::time::timeout(patience, flush).await;
+    }
+}

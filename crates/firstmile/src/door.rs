@@ -1,0 +1,299 @@
+//! The RTMP door: from a TCP connection to an encoder that may publish or a player that may play.
+//!
+//! The life of a connection, in order: [`Door::serve`] accepts, [`run`] reads what the client
+//! wants, the node's [`Gate`] decides, and [`ingest::rtmp`](crate::ingest::rtmp) or
+//! [`egress::rtmp`](crate::egress::rtmp) carries the media until somebody leaves.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hub::{Feed, Policy, Publisher};
+use rtmp::session::server::Event;
+use rtmp::session::{Intent, Rejection, Request};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, warn};
+
+use crate::config::Limits;
+use crate::connection::{Connection, Error};
+use crate::{egress, ingest, platform};
+
+/// How long a refused or ended peer may take to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Decides who may enter.
+pub trait Gate: Send + Sync + 'static {
+    /// Puts an encoder on air, if its key is good. May wait, within the door's own deadline.
+    fn publish(
+        &self,
+        request: &Request,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Result<Encoder, Rejection>> + Send;
+
+    /// Finds the feed that a player may have.
+    fn play(&self, request: &Request, peer: SocketAddr) -> Result<Player, Rejection>;
+}
+
+/// An encoder that was let in.
+#[derive(Debug)]
+pub struct Encoder {
+    /// Its right to push tags.
+    pub publisher: Publisher,
+    /// The feed's name, for the log.
+    pub feed: String,
+}
+
+/// A player that was let in.
+#[derive(Debug)]
+pub struct Player {
+    /// The feed.
+    pub feed: Feed,
+    /// How it is read.
+    pub policy: Policy,
+    /// The feed's name, for the log.
+    pub name: String,
+}
+
+/// A listener, and what all its connections share.
+#[derive(Debug)]
+pub struct Door<G> {
+    gate: Arc<G>,
+    limits: Limits,
+    seats: Arc<Semaphore>,
+    guests: Arc<Guests>,
+    connections: AtomicU64,
+}
+
+impl<G: Gate> Door<G> {
+    /// A door to this node.
+    pub fn new(gate: Arc<G>, limits: &Limits) -> Self {
+        Self {
+            gate,
+            limits: limits.clone(),
+            seats: Arc::new(Semaphore::new(limits.connections)),
+            guests: Arc::new(Guests { limit: limits.unauthenticated_per_ip, ..Guests::default() }),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// Connections that are open.
+    pub fn open_connections(&self) -> usize {
+        self.limits.connections - self.seats.available_permits()
+    }
+
+    /// Takes connections until `shutdown`, and tells their peers then.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "cannot accept an RTMP connection");
+                    // Out of file descriptors: trying again at once would only spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let Ok(seat) = self.seats.clone().try_acquire_owned() else {
+                debug!(%peer, "connection refused: all seats are taken");
+                continue;
+            };
+            let Some(guest) = Guests::enter(&self.guests, peer.ip()) else {
+                debug!(%peer, "connection refused: too many from this address");
+                continue;
+            };
+            let id = self.connections.fetch_add(1, Ordering::Relaxed);
+            let span = tracing::info_span!("conn", id, %peer);
+            let (door, shutdown) = (self.clone(), shutdown.clone());
+            tokio::spawn(
+                async move { door.run(socket, peer, seat, guest, shutdown).await }.instrument(span),
+            );
+        }
+    }
+
+    async fn run(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        _seat: OwnedSemaphorePermit,
+        guest: Guest,
+        shutdown: CancellationToken,
+    ) {
+        platform::tune_socket(&socket, self.limits.write_timeout);
+        let config = rtmp::session::server::Config::default();
+        let session = rtmp::Server::new(config, rand::random());
+        let mut connection = Connection::new(socket, peer, session);
+        let mut guest = Some(guest);
+        match self.converse(&mut connection, &mut guest, &shutdown).await {
+            Ok(reason) => info!(reason, "closed"),
+            // A client that never said what it wants is a scan or a mistake, not an event.
+            Err(error) if guest.is_some() => debug!(reason = %error, "closed before a request"),
+            Err(error) => info!(reason = %error, "closed"),
+        }
+        connection.finish(FAREWELL).await;
+    }
+
+    /// One request after the other; an encoder may publish again on its connection.
+    async fn converse(
+        &self,
+        connection: &mut Connection<TcpStream>,
+        guest: &mut Option<Guest>,
+        shutdown: &CancellationToken,
+    ) -> Result<&'static str, Error> {
+        let mut opened = Some(Instant::now());
+        loop {
+            let Some(request) = self.request(connection, opened.take()).await? else {
+                return Ok("the client left");
+            };
+            match request.intent {
+                Intent::Publish => {
+                    let encoder = match self.gate.publish(&request, connection.peer).await {
+                        Ok(encoder) => encoder,
+                        Err(rejection) => return Ok(reject(connection, &request, rejection)),
+                    };
+                    *guest = None;
+                    info!(feed = encoder.feed, client = client_name(&request), "publishing");
+                    connection.session.accept();
+                    if let Some(reason) =
+                        ingest::rtmp::run(connection, encoder, &self.limits, shutdown).await?
+                    {
+                        return Ok(reason);
+                    }
+                }
+                Intent::Play => {
+                    let player = match self.gate.play(&request, connection.peer) {
+                        Ok(player) => player,
+                        Err(rejection) => return Ok(reject(connection, &request, rejection)),
+                    };
+                    *guest = None;
+                    info!(feed = player.name, client = client_name(&request), "playing");
+                    connection.session.accept();
+                    return egress::rtmp::run(connection, &player, &self.limits, shutdown).await;
+                }
+            }
+        }
+    }
+
+    /// Reads until the client has said what it wants; `None` if it left.
+    ///
+    /// `opened` is when the connection was, for its first request: the deadline is absolute, so
+    /// that a client which trickles in is cut like one which is mute.
+    async fn request(
+        &self,
+        connection: &mut Connection<TcpStream>,
+        opened: Option<Instant>,
+    ) -> Result<Option<Request>, Error> {
+        let limit = if opened.is_some() { self.limits.authorise } else { self.limits.read_timeout };
+        let deadline = opened.unwrap_or_else(Instant::now) + limit;
+        let request = async {
+            loop {
+                match connection.event(self.limits.handshake).await? {
+                    Some(Event::Request(request)) => return Ok(Some(request)),
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
+            }
+        };
+        match tokio::time::timeout_at(deadline.into(), request).await {
+            Ok(request) => request,
+            Err(_) => Err(Error::Silent(limit)),
+        }
+    }
+}
+
+fn reject(
+    connection: &mut Connection<TcpStream>,
+    request: &Request,
+    rejection: Rejection,
+) -> &'static str {
+    connection.session.reject(rejection);
+    let client = client_name(request);
+    match rejection {
+        Rejection::Denied => warn!(client, "refused: the key is unknown or wrong"),
+        Rejection::Busy => warn!(client, "refused: two encoders are fighting over this feed"),
+        Rejection::NotFound => info!(client, "refused: there is no such feed"),
+        Rejection::Failed => warn!(client, "refused: it failed here"),
+    }
+    "refused"
+}
+
+/// The client's own name for itself, fit for a log.
+fn client_name(request: &Request) -> String {
+    request.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// Connections of each address that were not let in yet; those that were are not counted, as
+/// many encoders share one address behind a NAT.
+#[derive(Debug, Default)]
+struct Guests {
+    limit: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+#[derive(Debug)]
+struct Guest {
+    guests: Arc<Guests>,
+    address: IpAddr,
+}
+
+impl Guests {
+    fn enter(guests: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+        let address = network_of(address);
+        let mut counts = guests.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_insert(0);
+        if *count >= guests.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { guests: guests.clone(), address })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.guests.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// An IPv6 host has a /64 to itself.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_of_one_address_are_bounded_and_leave() {
+        let guests = Arc::new(Guests { limit: 2, ..Guests::default() });
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
+        let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
+        let first = Guests::enter(&guests, address);
+        let _second = Guests::enter(&guests, neighbour).unwrap();
+        assert!(Guests::enter(&guests, address).is_none());
+        assert!(Guests::enter(&guests, other).is_some());
+        drop(first);
+        assert!(Guests::enter(&guests, address).is_some());
+    }
+}

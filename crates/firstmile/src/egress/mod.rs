@@ -1,0 +1,4 @@
+//! Doors through which media goes out. Each holds a [`Subscriber`](hub::Subscriber).
+
+pub mod backhaul;
+pub mod rtmp;

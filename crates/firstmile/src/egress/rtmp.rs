@@ -1,0 +1,197 @@
+//! A player that was let in: it gets the feed's tags on one monotonic clock until it leaves.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hub::clock::Clock;
+use hub::{Item, Next, Subscriber};
+use media::{PublicationId, Role, Tag, Track, TrackSet};
+use rtmp::metadata::{self, Presence};
+use rtmp::session::server::Event;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Limits;
+use crate::connection::{Connection, Error, Exchange};
+use crate::door::Player;
+
+/// Bytes taken from the hub at a time; what waits there can still be skipped.
+const BATCH: usize = 256 << 10;
+/// How often the end of a feed is looked for.
+const TICK: Duration = Duration::from_secs(1);
+/// After this the tracks that were not seen are not there, whatever the metadata claims.
+const TRACKS_KNOWN_AFTER: Duration = Duration::from_secs(2);
+
+/// Carries one play session; returns why it is over.
+///
+/// # Errors
+///
+/// [`Error`] if the connection ends in a way that nobody meant.
+pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    player: &Player,
+    limits: &Limits,
+    shutdown: &CancellationToken,
+) -> Result<&'static str, Error> {
+    let mut show = Show::new(player);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        while let Some(event) = connection.session.poll_event() {
+            match event {
+                Event::Stopped => return Ok("the player left"),
+                Event::Paused(is_paused) => show.pause(is_paused),
+                Event::ReceiveAudio(wanted) => show.wanted[Track::Audio] = wanted,
+                Event::ReceiveVideo(wanted) => show.want_video(wanted),
+                _ => {}
+            }
+        }
+        if connection.is_flushed() && show.fill(&mut connection.session) == Next::Ended {
+            connection.session.end_play();
+            return Ok("the feed ended");
+        }
+        let is_writing = !connection.is_flushed();
+        let stuck_at = connection.last_write() + limits.write_timeout;
+        tokio::select! {
+            exchange = connection.exchange() => {
+                if exchange? == Exchange::Closed {
+                    return Ok("the player left");
+                }
+            }
+            () = show.subscriber.changed(), if !is_writing => {}
+            _ = tick.tick(), if !is_writing => {}
+            () = tokio::time::sleep_until(stuck_at.into()), if is_writing => {
+                return Err(Error::Stuck(limits.write_timeout));
+            }
+            () = shutdown.cancelled() => {
+                connection.session.end_play();
+                return Ok("this node is stopping");
+            }
+        }
+    }
+}
+
+/// What one player sees.
+struct Show<'a> {
+    player: &'a Player,
+    subscriber: Subscriber,
+    clock: Clock,
+    items: Vec<Item>,
+    /// The tracks that the player wants.
+    wanted: TrackSet<bool>,
+    is_paused: bool,
+    prelude: Prelude,
+}
+
+/// The metadata that players get is made here: what encoders send may be false, late, missing or
+/// repeated.
+#[derive(Default)]
+struct Prelude {
+    publication: Option<PublicationId>,
+    /// What the encoder said last.
+    original: Option<Bytes>,
+    /// What the player was told last.
+    told: Option<Bytes>,
+}
+
+impl<'a> Show<'a> {
+    fn new(player: &'a Player) -> Self {
+        let mut wanted = TrackSet::default();
+        Track::ALL.into_iter().for_each(|track| wanted[track] = true);
+        Self {
+            player,
+            subscriber: player.feed.subscribe(player.policy, None),
+            clock: Clock::default(),
+            items: Vec::new(),
+            wanted,
+            is_paused: false,
+            prelude: Prelude::default(),
+        }
+    }
+
+    /// Queues what the feed has for the player now.
+    fn fill(&mut self, server: &mut rtmp::Server) -> Next {
+        if self.is_paused {
+            return Next::Wait;
+        }
+        let next = self.subscriber.poll(Instant::now(), &mut self.items, BATCH);
+        let mut items = std::mem::take(&mut self.items);
+        for item in items.drain(..) {
+            self.send(server, &item);
+        }
+        self.items = items;
+        next
+    }
+
+    fn send(&mut self, server: &mut rtmp::Server, item: &Item) {
+        let publication = item.position.publication;
+        if self.prelude.publication != Some(publication) {
+            self.prelude.publication = Some(publication);
+            self.prelude.original = None;
+        }
+        match (item.tag.track, item.tag.role) {
+            (Track::Data, Role::Metadata) => {
+                self.prelude.original = Some(item.tag.body.clone());
+                // Told when the first picture or sound follows: what there is, is known then.
+            }
+            (track, _) if !self.wanted[track] => {}
+            (track, role) => {
+                if track != Track::Data {
+                    self.tell_metadata(server);
+                }
+                // A header has no time of its own: encoders give it 0 or that of anything.
+                let timestamp = if role == Role::SequenceHeader {
+                    self.clock.now()
+                } else {
+                    self.clock.map(publication, track, item.timestamp)
+                };
+                // RTMP timestamps are the low 32 bits.
+                server.send_tag(&item.tag, timestamp as u32);
+            }
+        }
+    }
+
+    /// Tells the player what the feed is, if that is new.
+    fn tell_metadata(&mut self, server: &mut rtmp::Server) {
+        // Once told, only new words of the encoder are a reason to look again.
+        if self.prelude.told.is_some() && self.prelude.original.is_none() {
+            return;
+        }
+        let snapshot = self.player.feed.snapshot(Instant::now());
+        let is_known = snapshot.on_air_for.is_some_and(|age| age > TRACKS_KNOWN_AFTER);
+        let presence = |track: Track| match snapshot.tracks[track].codec {
+            Some(codec) => Presence::Coded(codec),
+            None if is_known => Presence::Absent,
+            None => Presence::AsAnnounced,
+        };
+        let original = self.prelude.original.take();
+        let body = metadata::for_player(
+            original.as_deref(),
+            presence(Track::Video),
+            presence(Track::Audio),
+        );
+        if self.prelude.told.as_ref() != Some(&body) {
+            self.prelude.told = Some(body.clone());
+            let tag = Tag::new(Track::Data, 0, body);
+            server.send_tag(&tag, self.clock.now() as u32);
+        }
+    }
+
+    fn pause(&mut self, is_paused: bool) {
+        if self.is_paused && !is_paused {
+            self.rejoin();
+        }
+        self.is_paused = is_paused;
+    }
+
+    fn want_video(&mut self, wanted: bool) {
+        if wanted && !self.wanted[Track::Video] {
+            self.rejoin();
+        }
+        self.wanted[Track::Video] = wanted;
+    }
+
+    /// Starts anew at a keyframe, on the same clock.
+    fn rejoin(&mut self) {
+        self.subscriber = self.player.feed.subscribe(self.player.policy, None);
+    }
+}

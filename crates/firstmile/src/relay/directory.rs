@@ -1,0 +1,174 @@
+//! Whose key is whose: the hashes that studios have pushed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use backhaul::{FeedKey, FeedProblem};
+
+use crate::identity::PublicKey;
+use crate::secret::{FeedName, KeyHash};
+
+/// How long the hashes of a studio that left are kept, so that its encoders stay.
+const KEEP: Duration = Duration::from_secs(24 * 3_600);
+
+/// A feed of one studio; what names it comes from credentials alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FeedId {
+    pub(crate) studio: PublicKey,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for FeedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.studio, self.name)
+    }
+}
+
+/// The feeds of every studio, and their keys' hashes.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    studios: HashMap<PublicKey, Studio>,
+    by_hash: HashMap<KeyHash, FeedId>,
+}
+
+#[derive(Debug)]
+struct Studio {
+    feeds: HashMap<String, KeyHash>,
+    left: Option<Instant>,
+}
+
+/// What a new list changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Feeds that the studio has now.
+    pub(crate) current: Vec<FeedId>,
+    /// Feeds whose key is no longer good: their encoders are to be closed.
+    pub(crate) revoked: Vec<FeedId>,
+    /// Feeds that are gone.
+    pub(crate) removed: Vec<FeedId>,
+    /// Feeds that were not taken.
+    pub(crate) problems: Vec<FeedProblem>,
+}
+
+impl Directory {
+    /// The feed that a key's hash opens.
+    pub(crate) fn find(&self, hash: &KeyHash) -> Option<FeedId> {
+        self.by_hash.get(hash).cloned()
+    }
+
+    /// Feeds of all studios.
+    pub(crate) fn feeds(&self) -> impl Iterator<Item = FeedId> {
+        self.by_hash.values().cloned()
+    }
+
+    /// Takes a studio's whole list, at most `max` feeds of it.
+    pub(crate) fn push(&mut self, studio: PublicKey, list: Vec<FeedKey>, max: usize) -> Change {
+        let before = self.studios.remove(&studio).map_or_else(HashMap::new, |known| known.feeds);
+        before.values().for_each(|hash| drop(self.by_hash.remove(hash)));
+        let mut change = Change::default();
+        let mut feeds = HashMap::new();
+        for FeedKey { name, hash } in list {
+            let hash = KeyHash(hash);
+            let problem = if name.parse::<FeedName>().is_err() {
+                Some("its name is not allowed here".to_owned())
+            } else if feeds.len() >= max {
+                Some(format!("this relay takes {max} feeds from a studio"))
+            } else if feeds.contains_key(&name) || self.by_hash.contains_key(&hash) {
+                Some("its key is in use; rotate it".to_owned())
+            } else {
+                None
+            };
+            if let Some(text) = problem {
+                let name = name.chars().filter(|c| !c.is_control()).take(FeedName::MAX).collect();
+                change.problems.push(FeedProblem { name, text });
+                continue;
+            }
+            let id = FeedId { studio, name: name.clone() };
+            if before.get(&name).is_some_and(|old| *old != hash) {
+                change.revoked.push(id.clone());
+            }
+            self.by_hash.insert(hash, id.clone());
+            feeds.insert(name, hash);
+            change.current.push(id);
+        }
+        let gone = before.into_keys().filter(|name| !feeds.contains_key(name));
+        change.removed = gone.map(|name| FeedId { studio, name }).collect();
+        self.studios.insert(studio, Studio { feeds, left: None });
+        change
+    }
+
+    /// Takes note that a studio is away.
+    pub(crate) fn leave(&mut self, studio: &PublicKey, now: Instant) {
+        if let Some(studio) = self.studios.get_mut(studio) {
+            studio.left = Some(now);
+        }
+    }
+
+    /// Forgets studios that left long ago; returns their feeds.
+    pub(crate) fn sweep(&mut self, now: Instant) -> Vec<FeedId> {
+        let is_old = |studio: &Studio| {
+            studio.left.is_some_and(|left| now.saturating_duration_since(left) > KEEP)
+        };
+        let mut removed = Vec::new();
+        for (key, studio) in self.studios.extract_if(|_, studio| is_old(studio)) {
+            for (name, hash) in studio.feeds {
+                self.by_hash.remove(&hash);
+                removed.push(FeedId { studio: key, name });
+            }
+        }
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PublicKey = PublicKey([1; 32]);
+    const B: PublicKey = PublicKey([2; 32]);
+
+    fn key(name: &str, hash: u8) -> FeedKey {
+        FeedKey { name: name.into(), hash: [hash; 32] }
+    }
+
+    fn id(studio: PublicKey, name: &str) -> FeedId {
+        FeedId { studio, name: name.into() }
+    }
+
+    #[test]
+    fn a_list_replaces_the_one_before() {
+        let mut directory = Directory::default();
+        directory.push(A, vec![key("camera", 1), key("roof", 2)], 8);
+        assert_eq!(directory.find(&KeyHash([1; 32])), Some(id(A, "camera")));
+        let change = directory.push(A, vec![key("camera", 3)], 8);
+        assert_eq!(change.revoked, [id(A, "camera")]);
+        assert_eq!(change.removed, [id(A, "roof")]);
+        assert_eq!(directory.find(&KeyHash([1; 32])), None);
+        assert_eq!(directory.find(&KeyHash([2; 32])), None);
+        assert_eq!(directory.find(&KeyHash([3; 32])), Some(id(A, "camera")));
+    }
+
+    #[test]
+    fn a_hash_belongs_to_who_had_it_first() {
+        let mut directory = Directory::default();
+        directory.push(A, vec![key("camera", 1)], 8);
+        let change = directory.push(B, vec![key("camera", 1), key("Bad Name", 2)], 8);
+        assert_eq!(change.problems.len(), 2);
+        assert_eq!(directory.find(&KeyHash([1; 32])), Some(id(A, "camera")));
+        let names = vec![key("camera", 4), key("b", 5), key("c", 6)];
+        assert_eq!(directory.push(B, names, 2).problems[0].name, "c");
+        assert_eq!(directory.find(&KeyHash([4; 32])), Some(id(B, "camera")), "the same name");
+    }
+
+    #[test]
+    fn a_studio_that_left_is_kept_for_a_day() {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        directory.push(A, vec![key("camera", 1)], 8);
+        directory.leave(&A, now);
+        assert_eq!(directory.sweep(now + KEEP), []);
+        assert_eq!(directory.sweep(now + KEEP + Duration::from_secs(1)), [id(A, "camera")]);
+        assert_eq!(directory.find(&KeyHash([1; 32])), None);
+    }
+}

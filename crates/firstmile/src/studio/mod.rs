@@ -1,0 +1,464 @@
+//! The studio: feeds come from relays that it dials and from encoders on the LAN, players play.
+
+pub mod uplink;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use backhaul::{FeedKey, Hello};
+use hub::{Cut, Feed, Hub, Policy};
+use rtmp::session::{Rejection, Request};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::studio::{Config, JoinPolicy};
+use crate::door::{Door, Encoder, Gate, Player};
+use crate::identity::Identity;
+use crate::platform;
+use crate::quic::Dialer;
+use crate::relay::{listen, publish};
+use crate::secret::{FeedName, StreamKey, Token};
+use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Publish, Status, rtmp_server};
+use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
+use crate::web::{self, AllowedHosts, ApiError};
+
+use uplink::Uplink;
+
+/// A studio whose sockets are bound.
+#[derive(Debug)]
+pub struct Studio {
+    node: Arc<Node>,
+    dialer: Dialer,
+    rtmp: TcpListener,
+    http: TcpListener,
+    token: Token,
+    _run: RunFile,
+}
+
+/// What all of a studio's connections share.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    identity: Arc<Identity>,
+    instance: [u8; 16],
+    rtmp: SocketAddr,
+    http: SocketAddr,
+    started: Instant,
+    play_key: Token,
+    hub: Hub<String>,
+    store: Mutex<Stored>,
+    keys: watch::Sender<Arc<Vec<FeedKey>>>,
+    uplinks: Vec<Arc<Uplink>>,
+    door: OnceLock<Weak<Door<Self>>>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    feeds: Feeds,
+    relays: Relays,
+}
+
+impl Studio {
+    /// Opens the data directory and binds the sockets.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a person has to put right, with a hint how.
+    pub async fn bind(config: Config) -> Result<Self> {
+        let data = DataDir::open(&config.data)?;
+        let identity = Arc::new(Identity::load_or_create(&data)?);
+        let feeds = Feeds::load(&data)?;
+        let mut relays = Relays::load(&data)?;
+        for link in &config.join {
+            relays.join(link)?;
+        }
+        let play_key = match &config.play.key {
+            Some(key) => key.clone(),
+            None => store::play_key(&data)?,
+        };
+        let rtmp_listener = listen(config.rtmp, "rtmp")?;
+        let http_listener = listen(config.http, "http")?;
+        let (rtmp, http) = (rtmp_listener.local_addr()?, http_listener.local_addr()?);
+        let token = config.http_token.clone().unwrap_or_else(Token::random);
+        let run = RunFile::create(&data, http, &token)?;
+        let uplinks = relays.list().iter().cloned().map(|relay| Arc::new(Uplink::new(relay)));
+        let node = Arc::new(Node {
+            instance: rand::random(),
+            rtmp,
+            http,
+            started: Instant::now(),
+            play_key,
+            hub: Hub::new(config.ring.hub_limits()),
+            keys: watch::Sender::new(Arc::new(hashes(feeds.list()))),
+            uplinks: uplinks.collect(),
+            store: Mutex::new(Stored { feeds, relays }),
+            door: OnceLock::new(),
+            identity: identity.clone(),
+            config,
+        });
+        let dialer = Dialer::new(identity);
+        Ok(Self { node, dialer, rtmp: rtmp_listener, http: http_listener, token, _run: run })
+    }
+
+    /// The node, to look at.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Serves until `shutdown`, then tells the peers.
+    ///
+    /// # Errors
+    ///
+    /// If the HTTP listener fails.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
+        let Self { node, dialer, rtmp, http, token, _run } = self;
+        let door = Arc::new(Door::new(node.clone(), &node.config.limits));
+        let _ = node.door.set(Arc::downgrade(&door));
+        let mut uplinks = tokio::task::JoinSet::new();
+        for uplink in &node.uplinks {
+            let uplink = uplink.clone();
+            let (node, dialer, shutdown) = (node.clone(), dialer.clone(), shutdown.clone());
+            uplinks.spawn(async move { uplink.run(&dialer, &*node, &shutdown).await });
+        }
+        let hosts = AllowedHosts::new(node.http, None);
+        let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let (web, ()) = tokio::join!(web, door.serve(rtmp, shutdown));
+        while uplinks.join_next().await.is_some() {}
+        web
+    }
+}
+
+impl Node {
+    /// The address that players connect to, as bound.
+    pub fn rtmp_address(&self) -> SocketAddr {
+        self.rtmp
+    }
+
+    /// What a script wants to know once the studio is ready.
+    pub fn ready(&self) -> serde_json::Value {
+        let feeds = self.lock().feeds.list().to_vec();
+        let feed = |feed: &StoredFeed| {
+            serde_json::json!({
+                "name": feed.name.as_str(),
+                "key": feed.key().expose(),
+                "play": self.play_url(feed.name.as_str()),
+            })
+        };
+        serde_json::json!({
+            "role": "studio",
+            "rtmp": self.rtmp.to_string(),
+            "http": self.http.to_string(),
+            "feeds": feeds.iter().map(feed).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What a person wants to know once the studio is ready.
+    pub fn welcome_text(&self) -> String {
+        let mut text = String::from("This studio is ready.\n\n");
+        let feeds: Vec<_> = self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect();
+        for feed in &feeds {
+            text.push_str(&format!("Feed {}\n\n  Type into the encoder:\n", feed.name));
+            for publish in &feed.publish {
+                text.push_str(&format!(
+                    "    Server      {}   ({})\n    Stream key  {}\n",
+                    publish.server,
+                    publish.relay,
+                    publish.key.expose()
+                ));
+            }
+            if let Some(play) = &feed.play {
+                text.push_str(&format!(
+                    "  Open in OBS, vMix or VLC on this machine:\n    {play}\n\n"
+                ));
+            }
+        }
+        for uplink in &self.uplinks {
+            let status = uplink.status();
+            let state = match &status.last_error {
+                Some(error) => format!("not reached yet: {error}"),
+                None if status.rtt_ms.is_some() => "joined".to_owned(),
+                None => "being called".to_owned(),
+            };
+            text.push_str(&format!("Relay {}: {state}\n", uplink.relay().address()));
+        }
+        if self.uplinks.is_empty() {
+            text.push_str(
+                "No relay is joined: encoders have to reach this machine. Run `firstmile relay` \
+                 on a public machine,\nand start here with the --join link that it prints.\n",
+            );
+        }
+        text.push_str(&format!("Dashboard   http://{}\n", self.http));
+        text
+    }
+
+    /// The feeds' keys.
+    pub fn stream_keys(&self) -> Vec<StreamKey> {
+        self.lock().feeds.list().iter().map(StoredFeed::key).collect()
+    }
+
+    /// The feed as this studio's hub has it, for those in the same process.
+    pub fn find_feed(&self, name: &str) -> Option<Feed> {
+        crate::ingest::backhaul::Feeds::feed(self, name)
+    }
+
+    /// Waits until every relay has let us in, or `limit` has passed.
+    pub async fn wait_relays(&self, limit: Duration) {
+        let all = async {
+            for uplink in &self.uplinks {
+                uplink.wait_up().await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    fn open_connections(&self) -> u64 {
+        let door = self.door.get().and_then(Weak::upgrade);
+        door.map_or(0, |door| door.open_connections() as u64)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stored> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a player on this machine opens.
+    pub fn play_url(&self, name: &str) -> String {
+        let ip = self.rtmp.ip().to_canonical();
+        let host = match ip {
+            IpAddr::V4(_) | IpAddr::V6(_) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            ip => ip.to_string(),
+        };
+        let port = self.rtmp.port();
+        // Written out: players do not all know the standard port.
+        let server = rtmp_server(&host, port);
+        match port {
+            1_935 => server.replacen(&host, &format!("{host}:1935"), 1) + "/" + name,
+            _ => format!("{server}/{name}"),
+        }
+    }
+
+    /// The host by which the LAN reaches this machine.
+    fn lan_host(&self) -> String {
+        let ip = self.rtmp.ip().to_canonical();
+        if !ip.is_unspecified() {
+            return ip.to_string();
+        }
+        platform::outward_address().unwrap_or([127, 0, 0, 1].into()).to_string()
+    }
+
+    /// What an encoder types, relays first.
+    fn publish(&self, key: &StreamKey) -> Vec<Publish> {
+        let relay = |uplink: &Arc<Uplink>| {
+            let (host, port) = uplink.rtmp_place();
+            Publish::new(&uplink.relay().name, &host, port, key)
+        };
+        let here = Publish::new("this studio", &self.lan_host(), self.rtmp.port(), key);
+        self.uplinks.iter().map(relay).chain([here]).collect()
+    }
+
+    fn info(&self, feed: &StoredFeed) -> FeedInfo {
+        FeedInfo {
+            name: feed.name.to_string(),
+            publish: self.publish(&feed.key()),
+            play: Some(self.play_url(feed.name.as_str())),
+        }
+    }
+
+    /// The feed that a key opens here.
+    fn find_key(&self, text: &str) -> Option<String> {
+        let hash = StreamKey::secret_of(text)?.key_hash();
+        let store = self.lock();
+        let feed = store.feeds.list().iter().find(|feed| feed.secret.key_hash().matches(&hash))?;
+        Some(feed.name.to_string())
+    }
+
+    /// Tells every relay of the feeds as they are now.
+    fn push_keys(&self, store: &Stored) {
+        self.keys.send_replace(Arc::new(hashes(store.feeds.list())));
+    }
+
+    fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
+        let name = feed.name.as_str();
+        let snapshot = self.hub.feed(name.to_owned()).snapshot(now);
+        let mut status = FeedStatus::of(name, &snapshot);
+        status.publish = self.publish(&feed.key());
+        status.play = Some(self.play_url(name));
+        if self.config.play.lan && !self.rtmp.ip().to_canonical().is_loopback() {
+            let (host, key) = (self.lan_host(), self.play_key.expose());
+            status.play_lan = Some(KeyText::play_lan(&host, self.rtmp.port(), name, key));
+        }
+        let Some(publication) = snapshot.publication else { return status };
+        for uplink in &self.uplinks {
+            let Some(figures) = uplink.inbox().figures(publication) else { continue };
+            status.via = Some(uplink.relay().name.clone());
+            status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);
+            status.latency.relay_queue_ms = figures.relay_queue;
+            status.latency.backhaul_ms = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
+            status.drops.skipped_tags = figures.skipped;
+        }
+        status
+    }
+}
+
+fn hashes(feeds: &[StoredFeed]) -> Vec<FeedKey> {
+    let key =
+        |feed: &StoredFeed| FeedKey { name: feed.name.to_string(), hash: feed.secret.key_hash().0 };
+    feeds.iter().map(key).collect()
+}
+
+impl Gate for Node {
+    async fn publish(&self, request: &Request, _: SocketAddr) -> Result<Encoder, Rejection> {
+        let target = request.target().map_err(|_| Rejection::Denied)?;
+        let feed = self.find_key(target.key()).ok_or(Rejection::Denied)?;
+        let publisher = publish(&self.hub.feed(feed.clone()))?;
+        Ok(Encoder { publisher, feed })
+    }
+
+    fn play(&self, request: &Request, peer: SocketAddr) -> Result<Player, Rejection> {
+        let target = request.target().map_err(|_| Rejection::NotFound)?;
+        if !peer.ip().is_loopback() {
+            let key = target.query("key").unwrap_or_default();
+            if !self.config.play.lan || !self.play_key.matches(key) {
+                return Err(Rejection::Denied);
+            }
+        }
+        let name = target.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        if self.lock().feeds.find(&name).is_none() {
+            return Err(Rejection::NotFound);
+        }
+        let play = &self.config.play;
+        let join = match play.join {
+            JoinPolicy::Fast => hub::Join::Fast,
+            JoinPolicy::Smooth => hub::Join::Smooth,
+            JoinPolicy::Keyframe => hub::Join::Keyframe,
+        };
+        let policy = Policy { join, max_delay: play.max_delay, verbatim: false };
+        Ok(Player { feed: self.hub.feed(name.clone()), policy, name })
+    }
+}
+
+impl crate::ingest::backhaul::Feeds for Node {
+    fn feed(&self, name: &str) -> Option<Feed> {
+        self.lock().feeds.find(name)?;
+        Some(self.hub.feed(name.to_owned()))
+    }
+
+    fn keys(&self) -> watch::Receiver<Arc<Vec<FeedKey>>> {
+        self.keys.subscribe()
+    }
+
+    fn refused(&self, name: &str, why: &str) {
+        warn!(feed = name, why, "a relay does not take a feed");
+    }
+}
+
+impl uplink::Studio for Node {
+    fn hello(&self, invite: &str) -> Hello {
+        Hello {
+            versions: uplink::versions(),
+            instance: self.instance,
+            agent: crate::agent(),
+            name: platform::hostname()
+                .unwrap_or_else(|| "studio".into())
+                .chars()
+                .take(32)
+                .collect(),
+            invite: invite.to_owned(),
+        }
+    }
+
+    fn admitted(&self, relay: &JoinedRelay) {
+        if let Err(error) = self.lock().relays.admitted(&relay.pin) {
+            warn!(%error, "cannot write down that the relay has admitted this studio");
+        }
+    }
+}
+
+impl web::Node for Node {
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        let stored = self.lock().feeds.list().to_vec();
+        let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
+        let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
+        for feed in &stored {
+            if self.hub.feed(feed.name.to_string()).snapshot(now).is_fought {
+                alarms.push(format!("two encoders are fighting over {}", feed.name));
+            }
+        }
+        Status {
+            role: "studio".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            public_key: self.identity.public_key().to_base32(),
+            addresses: Addresses {
+                rtmp: Some(self.rtmp.to_string()),
+                secure: None,
+                http: Some(self.http.to_string()),
+            },
+            join_link: None,
+            connections: self.open_connections(),
+            alarms,
+            feeds,
+            links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
+        }
+    }
+
+    fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {
+        Ok(self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect())
+    }
+
+    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.add(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        info!(feed = %name, "added");
+        Ok(self.info(&feed))
+    }
+
+    fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.rotate(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        // What came with the old key ends, here and at every relay.
+        self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
+        info!(feed = %name, "its key was rotated");
+        Ok(self.info(&feed))
+    }
+
+    fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        store.feeds.remove(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        self.hub.remove(&name.to_string());
+        info!(feed = %name, "removed");
+        Ok(())
+    }
+
+    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
+}
+
+/// Tries to reach a joined relay at one address, for `doctor`; says how long it took.
+///
+/// # Errors
+///
+/// Why it cannot be reached.
+pub async fn reach(relay: &JoinedRelay, address: SocketAddr) -> Result<String> {
+    // A key of its own: the studio that may be running is left alone.
+    let dialer = Dialer::new(Arc::new(Identity::generate()));
+    let started = Instant::now();
+    let dial = tokio::time::timeout(Duration::from_secs(3), dialer.dial(address, relay.pin));
+    let link = dial.await.map_err(|_| anyhow::anyhow!("no answer within 3 s"))??;
+    link.close("doctor");
+    Ok(format!("answers after {} ms", started.elapsed().as_millis()))
+}
