@@ -18,18 +18,24 @@ use crate::secret::FeedName;
 #[derive(Debug, Parser)]
 #[command(name = "firstmile", version, arg_required_else_help = true)]
 pub struct Cli {
-    /// Log at this level: error, warn, info, debug, trace, or per module
-    #[arg(
-        long,
-        global = true,
-        env = "FIRSTMILE_LOG",
-        value_name = "LEVEL",
-        default_value = "info"
-    )]
-    pub log: String,
+    /// Log at this level: error, warn, info (default; demo: warn), debug, trace, or per module
+    #[arg(long, global = true, env = "FIRSTMILE_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The log filter that was asked for, or the command's own.
+    pub fn log_filter(&self) -> &str {
+        match (&self.log, &self.command) {
+            (Some(filter), _) => filter,
+            // Its status line shares the terminal.
+            (None, Command::Demo(_)) => "warn",
+            (None, _) => "info",
+        }
+    }
 }
 
 /// What to do.

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn start(cli: Cli) -> Result<ExitCode> {
-    log_to_stderr(&cli.log)?;
+    log_to_stderr(cli.log_filter())?;
     match cli.command {
         Command::Relay(args) => {
             let relay = Relay::bind(relay::Config::load(&args)?).await?;

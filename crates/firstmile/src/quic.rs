@@ -199,6 +199,16 @@ impl Link {
         self.connection.stable_id() == other.connection.stable_id()
     }
 
+    /// Whether the peer is heard within `limit`; its keepalives come four times a second.
+    pub async fn is_heard(&self, limit: Duration) -> bool {
+        let datagrams = || self.connection.stats().udp_rx.datagrams;
+        let before = datagrams();
+        tokio::select! {
+            _ = self.connection.closed() => false,
+            () = tokio::time::sleep(limit) => datagrams() != before,
+        }
+    }
+
     /// Where the peer is now; it may move.
     pub fn remote_address(&self) -> SocketAddr {
         let mut address = self.connection.remote_address();

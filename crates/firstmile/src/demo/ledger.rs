@@ -115,6 +115,10 @@ impl Ledger {
     pub(super) fn played(&self, tag: &Tag) {
         let now = Instant::now();
         let mut inner = self.lock();
+        if inner.is_ended && inner.under_way.is_empty() {
+            // Somebody else's encoder has taken over.
+            return;
+        }
         let of_track = |(_, record): &(&u64, &Record)| record.track == tag.track;
         let mut candidates = inner.under_way.iter().filter(of_track).map(|(number, _)| *number);
         let Some(next) = candidates.next() else {

@@ -28,7 +28,7 @@ const BATCH: usize = 64 << 10;
 /// Control messages of the feeds' tasks that may wait to be written.
 const CONTROL_QUEUE: usize = 256;
 /// Commands for one feed that may wait.
-const COMMAND_QUEUE: usize = 16;
+const COMMAND_QUEUE: usize = 64;
 /// How often a subscription reports its figures.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the link's backlog is looked at.
@@ -100,6 +100,18 @@ struct FeedTask {
     task: AbortHandle,
 }
 
+impl FeedTask {
+    fn tell(&self, command: Command) -> Result<()> {
+        match self.commands.try_send(command) {
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                bail!("the peer changes its mind faster than it can be served")
+            }
+            // A feed that has ended is about to be dropped.
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Drop for FeedTask {
     fn drop(&mut self) {
         self.task.abort();
@@ -132,7 +144,7 @@ pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result
                         });
                     }
                 }
-                Event::Message(message) => dispatch(message, &tasks).await?,
+                Event::Message(message) => dispatch(message, &tasks)?,
                 other => bail!("the peer said {other:?} on an open session"),
             },
             Some(message) = told.recv() => control.session.send(&message),
@@ -150,28 +162,27 @@ pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result
 }
 
 /// Hands a message to the feed that it is about.
-async fn dispatch(message: Message, tasks: &HashMap<String, FeedTask>) -> Result<()> {
+///
+/// Never waits: the feeds' tasks may be waiting for the control stream.
+fn dispatch(message: Message, tasks: &HashMap<String, FeedTask>) -> Result<()> {
     match message {
-        Message::Subscribe(subscribe) => {
-            let task =
-                tasks.get(&subscribe.feed).context("the peer subscribed to no feed of its")?;
-            task.commands.send(Command::Subscribe(subscribe)).await?;
-        }
-        // These name a publication, or a subscription, of which the feeds know whose it is.
+        Message::Subscribe(subscribe) => match tasks.get(&subscribe.feed) {
+            Some(task) => task.tell(Command::Subscribe(subscribe)),
+            None => bail!("the peer subscribed to a feed that it does not have"),
+        },
+        // These name a subscription or a publication, of which the feeds know whose it is.
         Message::Unsubscribe(subscription) => {
-            for task in tasks.values() {
-                task.commands.send(Command::Unsubscribe(subscription)).await?;
-            }
+            tasks.values().try_for_each(|task| task.tell(Command::Unsubscribe(subscription)))
         }
         Message::Close(close) => {
-            for task in tasks.values() {
-                task.commands.send(Command::Close(close.clone())).await?;
-            }
+            tasks.values().try_for_each(|task| task.tell(Command::Close(close.clone())))
         }
-        // Nothing is published by a studio yet.
-        other => debug!(?other, "ignored"),
+        other => {
+            // Nothing is published by a studio yet.
+            debug!(?other, "ignored");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 fn start_feed(

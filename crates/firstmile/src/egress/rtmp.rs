@@ -63,6 +63,10 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 return Err(Error::Stuck(limits.write_timeout));
             }
             () = shutdown.cancelled() => {
+                // What the feed still has goes out before the end.
+                if connection.is_flushed() {
+                    show.fill(&mut connection.session);
+                }
                 connection.session.end_play();
                 return Ok("this node is stopping");
             }

@@ -126,6 +126,7 @@ impl Inbox {
         let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
         let mut next_subscription = 0;
         let mut is_first = true;
+        let mut report_at = None;
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         loop {
             control.flush().await?;
@@ -166,7 +167,11 @@ impl Inbox {
                         control.session.send(&message);
                     }
                 }
-                () = self.wait_report() => {
+                () = self.received.notified(), if report_at.is_none() => {
+                    report_at = Some(Instant::now() + REPORT_INTERVAL);
+                }
+                () = sleep_until(report_at), if report_at.is_some() => {
+                    report_at = None;
                     for report in self.take_reports() {
                         link.send_datagram(report.encode());
                     }
@@ -299,11 +304,6 @@ impl Inbox {
         }
     }
 
-    async fn wait_report(&self) {
-        self.received.notified().await;
-        tokio::time::sleep(REPORT_INTERVAL).await;
-    }
-
     fn take_reports(&self) -> Vec<Received> {
         let mut publications = self.lock();
         let report = |incoming: &mut Incoming| {
@@ -417,6 +417,12 @@ impl Incoming {
 
 fn close(publication: PublicationId, text: &str) -> Message {
     Message::Close(Close { publication, text: text.to_owned() })
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
 }
 
 fn take_next(counter: &mut u64) -> u64 {

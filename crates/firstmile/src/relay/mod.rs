@@ -38,6 +38,8 @@ const START_INVITE: Duration = Duration::from_secs(24 * 3_600);
 const START_GRACE: Duration = Duration::from_secs(30);
 /// How long a caller may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// Silence after which a link is dead if its studio calls anew.
+const SILENT: Duration = Duration::from_secs(1);
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -266,6 +268,7 @@ impl Node {
                 return debug!("a caller said no hello in time");
             }
         };
+        self.drop_dead(&link, &hello).await;
         if let Err((refusal, text)) = self.admit(&link, &hello) {
             warn!(studio = hello.name, reason = text, "refused");
             control.session.refuse(refusal, &text);
@@ -292,6 +295,26 @@ impl Node {
         };
         link.close("over");
         self.left(&link, &hello, &reason);
+    }
+
+    /// A studio that was killed and started again is a new instance, while its old link looks
+    /// alive until it times out: a link that is silent gives way at once.
+    async fn drop_dead(&self, link: &Link, hello: &Hello) {
+        let before = match self.lock_studios().get(&link.peer()) {
+            Some(Studio { instance, link: Some(before), .. }) if *instance != hello.instance => {
+                before.clone()
+            }
+            _ => return,
+        };
+        if before.is_heard(SILENT).await {
+            return;
+        }
+        before.close("silent, and called again");
+        if let Some(studio) = self.lock_studios().get_mut(&link.peer())
+            && studio.link.as_ref().is_some_and(|present| present.is_same(&before))
+        {
+            studio.link = None;
+        }
     }
 
     /// Lets a studio in, or says why not.
