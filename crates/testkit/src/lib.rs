@@ -1,1 +1,35 @@
 //! Development only: fixtures, runners for real clients, load.
+//!
+//! What surrounds the tests of the fourth ring, in which the real binary meets real clients:
+//!
+//! - [`Node`]: a running `firstmile relay` or `firstmile studio`, ready and with its addresses
+//! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
+//! - [`fixture`]: the test clip, and media with unusual shapes made from it
+//! - [`frames`]: what went in compared with what came out, frame by frame
+//! - [`Proxy`]: a TCP connection that a test can cut or stall
+//! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
+//! - [`wait_until`]: polling instead of sleeping
+//!
+//! Everything that is started here is ended when its handle is dropped; what it said is printed
+//! when the test fails.
+
+pub mod client;
+pub mod fixture;
+pub mod frames;
+pub mod http;
+#[cfg(target_os = "linux")]
+pub mod netns;
+pub mod nginx;
+mod node;
+pub mod process;
+mod proxy;
+mod wait;
+
+pub use node::{Launch, Node};
+pub use proxy::Proxy;
+pub use wait::{PATIENCE, wait_for, wait_until};
+
+/// For reading the status of a node without another dependency.
+pub use serde_json::Value;
+/// A directory that is removed with its handle.
+pub use tempfile::{TempDir, tempdir};

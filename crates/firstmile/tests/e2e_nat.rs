@@ -1,0 +1,96 @@
+//! The reason why firstmile exists: a studio that nobody can dial.
+#![cfg(target_os = "linux")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use testkit::client::{FfmpegPublish, ffmpeg_play_in};
+use testkit::frames::{Frames, assert_contiguous_run};
+use testkit::netns::{Lab, RELAY, ROUTER, STUDIO, within};
+use testkit::{Node, PATIENCE, fixture, wait_until};
+
+const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
+
+fn start(lab: &Lab) -> (Node, Node) {
+    let relay = Node::relay(FIRSTMILE)
+        .in_namespace(&lab.namespace("relay"))
+        .public_host(&RELAY.to_string())
+        .rtmp("0.0.0.0:0")
+        .secure("0.0.0.0:0")
+        .start()
+        .unwrap();
+    let studio = Node::studio(FIRSTMILE)
+        .in_namespace(&lab.namespace("studio"))
+        .rtmp("0.0.0.0:0")
+        .join(relay.join_link())
+        .start()
+        .unwrap();
+    studio.wait_links(1);
+    (relay, studio)
+}
+
+fn publish_url(relay: &Node, studio: &Node) -> String {
+    let port = relay.address("rtmp").port();
+    format!("rtmp://{RELAY}:{port}/live/{}", studio.key("camera"))
+}
+
+fn play_url(studio: &Node) -> String {
+    format!("rtmp://127.0.0.1:{}/live/camera", studio.address("rtmp").port())
+}
+
+fn reaches(from: &str, to: Ipv4Addr, port: u16) -> bool {
+    let to = SocketAddr::from((to, port));
+    within(from, || TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok()).unwrap()
+}
+
+#[test]
+fn a_feed_crosses_to_a_studio_behind_nat() {
+    let Some(lab) = Lab::new_or_skip() else { return };
+    let (relay, studio) = start(&lab);
+    let port = studio.address("rtmp").port();
+    assert!(reaches(&lab.namespace("studio"), Ipv4Addr::LOCALHOST, port), "its door is open");
+    for from in ["relay", "encoder"] {
+        for to in [STUDIO, ROUTER] {
+            assert!(!reaches(&lab.namespace(from), to, port), "{from} reaches the studio at {to}");
+        }
+    }
+
+    let inside = lab.namespace("studio");
+    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
+    studio.wait_players("camera", 1);
+    let _publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
+        .in_namespace(&lab.namespace("encoder"))
+        .forever()
+        .start();
+    player.wait_frames(90, 60, PATIENCE);
+    player.finish().unwrap();
+    let (source, played) =
+        (Frames::of(&fixture::clip()).unwrap(), Frames::of(&player.file()).unwrap());
+    assert_eq!(assert_contiguous_run(&source, &played, true), 0, "from the first keyframe");
+}
+
+/// The studio's uplink is unplugged and comes back: nobody has to do anything.
+#[test]
+fn a_studio_that_lost_its_network_comes_back_by_itself() {
+    let Some(lab) = Lab::new_or_skip() else { return };
+    let (relay, studio) = start(&lab);
+    let inside = lab.namespace("studio");
+    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
+    studio.wait_players("camera", 1);
+    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
+        .in_namespace(&lab.namespace("encoder"))
+        .forever()
+        .start();
+    player.wait_video(45, PATIENCE);
+
+    lab.set_link("router", false).unwrap();
+    wait_until("the studio notices", PATIENCE, || {
+        studio.feed("camera").is_some_and(|feed| feed["state"] != "live")
+    });
+    lab.set_link("router", true).unwrap();
+    studio.wait_links(1);
+    studio.wait_feed("camera", "live");
+    let before = player.frames(media::Track::Video);
+    player.wait_video(before + 60, PATIENCE);
+    assert!(publisher.is_running(), "the encoder saw nothing of it");
+}
