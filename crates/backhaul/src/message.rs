@@ -1,3 +1,5 @@
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media::{PublicationId, Track, TrackSet};
 
@@ -49,7 +51,7 @@ pub enum Message {
 }
 
 /// Who a dialer is. Its identity is the key that it proved in the TLS handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
     /// Versions of the protocol it speaks.
     pub versions: Vec<u64>,
@@ -61,6 +63,17 @@ pub struct Hello {
     pub name: String,
     /// The join link's invitation, if this peer may not have been admitted yet; else empty.
     pub invite: String,
+}
+
+impl fmt::Debug for Hello {
+    /// Leaves out the invitation, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("versions", &self.versions)
+            .field("agent", &self.agent)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an acceptor tells a peer that it took in.
@@ -178,7 +191,8 @@ pub struct Skip {
     pub subscription: u64,
     /// The track.
     pub track: Track,
-    /// The last number sent before the hole; `None` at the track's start.
+    /// The last number before the hole: the skip waits until that one is through. `None`: it
+    /// waits for nothing, and tags before the hole that are still missing are given up with it.
     pub from: Option<u64>,
     /// The last number in the hole.
     pub to: u64,

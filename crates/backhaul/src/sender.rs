@@ -12,20 +12,21 @@ const MAX_UNREPORTED: usize = 16_384;
 /// The one-way stream that a tag goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamChoice {
-    /// The stream of audio and script data.
-    Audio,
+    /// The stream that is never given up: audio, script data, and every track's headers.
+    Steady,
     /// The stream of the current GOP.
     Video,
-    /// A new stream of video: a GOP starts. The one before is finished, or reset if the skip
-    /// gave up what it still holds.
+    /// A new stream of video: a GOP starts. The one before is finished.
     NewVideo,
 }
 
 /// How to send a tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     /// What to say first on the control stream.
-    pub skip: Option<Skip>,
+    pub skips: Vec<Skip>,
+    /// Whether what waits on the stream of video is given up: it is to be reset.
+    pub gives_up_video: bool,
     /// The stream to write to.
     pub stream: StreamChoice,
     /// What to write before the body.
@@ -39,6 +40,8 @@ pub struct Send {
 pub struct Sender {
     subscription: u64,
     sent: TrackSet<Option<u64>>,
+    /// Each track's last header, and the number before it on the track.
+    headers: TrackSet<Option<(u64, Option<u64>)>>,
     unreported: BTreeMap<u64, Unreported>,
     unreported_bytes: u64,
     delivered_bytes: u64,
@@ -57,6 +60,7 @@ impl Sender {
         Self {
             subscription,
             sent: released,
+            headers: TrackSet::default(),
             unreported: BTreeMap::new(),
             unreported_bytes: 0,
             delivered_bytes: 0,
@@ -67,18 +71,16 @@ impl Sender {
     /// Plans a tag that arrived in the hub at `arrival` and leaves `now`.
     pub fn send(&mut self, position: Position, tag: &Tag, arrival: Instant, now: Instant) -> Send {
         let before = self.sent[tag.track].replace(position.number);
-        // The peer releases the tag once it has the one before; what was left out in between
-        // will not come. Video that waits in front of a skip is given up with it, so that it
-        // does not hold up what is live.
-        let skip = position.previous.filter(|previous| Some(*previous) > before).map(|to| Skip {
-            subscription: self.subscription,
-            track: tag.track,
-            from: before.filter(|_| tag.track != Track::Video),
-            to,
-        });
+        let hole = position.previous.filter(|previous| Some(*previous) > before);
+        let skips = hole.map_or_else(Vec::new, |to| self.skip(tag.track, before, to));
+        if tag.is_header() {
+            self.headers[tag.track] = Some((position.number, position.previous));
+        }
+        let gives_up_video = hole.is_some() && tag.track == Track::Video;
         let stream = match tag.track {
-            Track::Audio | Track::Data => StreamChoice::Audio,
-            Track::Video if tag.is_keyframe() || skip.is_some() => StreamChoice::NewVideo,
+            Track::Audio | Track::Data => StreamChoice::Steady,
+            Track::Video if tag.is_header() => StreamChoice::Steady,
+            Track::Video if tag.is_keyframe() || gives_up_video => StreamChoice::NewVideo,
             Track::Video => StreamChoice::Video,
         };
         let queued = now.saturating_duration_since(arrival);
@@ -91,7 +93,24 @@ impl Sender {
             length: tag.body.len(),
         };
         self.remember(position.number, tag.body.len() as u64, now);
-        Send { skip, stream, header }
+        Send { skips, gives_up_video, stream, header }
+    }
+
+    /// Moves a track's edge from `before` across a hole that ends with `to`.
+    ///
+    /// The peer releases a tag once it has the one before; what was left out in between will not
+    /// come. Video that waits in front of the hole is given up with it, so that it does not hold
+    /// up what is live; but never a header, which the edge waits for.
+    fn skip(&self, track: Track, before: Option<u64>, to: u64) -> Vec<Skip> {
+        let skip = |from, to| Skip { subscription: self.subscription, track, from, to };
+        match self.headers[track] {
+            _ if track != Track::Video => vec![skip(before, to)],
+            Some((header, previous)) => {
+                let up_to_header = previous.map(|previous| skip(None, previous));
+                up_to_header.into_iter().chain([skip(Some(header), to)]).collect()
+            }
+            None => vec![skip(None, to)],
+        }
     }
 
     /// Takes note of a report.
@@ -155,31 +174,49 @@ mod tests {
         Tag::new(Track::Video, 0, Bytes::from(vec![first, 1, 0, 0, 0, 9, 9]))
     }
 
+    fn skip(track: Track, from: Option<u64>, to: u64) -> Skip {
+        Skip { subscription: 3, track, from, to }
+    }
+
     #[test]
     fn a_gop_gets_its_own_stream_and_a_jump_is_told() {
         let now = Instant::now();
         let mut sender = Sender::new(3, TrackSet::default());
         let first = sender.send(position(5, Some(4)), &video(0x17), now, now);
         assert_eq!(first.stream, StreamChoice::NewVideo);
-        assert_eq!(
-            first.skip,
-            Some(Skip { subscription: 3, track: Track::Video, from: None, to: 4 })
-        );
+        assert_eq!(first.skips, [skip(Track::Video, None, 4)]);
         let second = sender.send(position(6, Some(5)), &video(0x27), now, now);
-        assert_eq!((second.stream, second.skip), (StreamChoice::Video, None));
+        assert_eq!((second.stream, second.skips), (StreamChoice::Video, vec![]));
         let jump = sender.send(position(90, Some(89)), &video(0x17), now, now);
-        assert_eq!(
-            jump.skip,
-            Some(Skip { subscription: 3, track: Track::Video, from: None, to: 89 }),
-            "what waits in front of it is given up"
-        );
+        assert_eq!(jump.skips, [skip(Track::Video, None, 89)], "what waits is given up");
+        assert!(jump.gives_up_video);
         let audio = Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1]));
         sender.send(position(91, None), &audio, now, now);
         let jump = sender.send(position(99, Some(97)), &audio, now, now);
-        assert_eq!(
-            jump.skip,
-            Some(Skip { subscription: 3, track: Track::Audio, from: Some(91), to: 97 })
-        );
+        assert_eq!(jump.skips, [skip(Track::Audio, Some(91), 97)]);
+        assert!(!jump.gives_up_video);
+    }
+
+    /// A studio that joins in mid-publication gets the header and then a frame far behind it.
+    #[test]
+    fn a_header_survives_the_skip_behind_it() {
+        let now = Instant::now();
+        let mut sender = Sender::new(3, TrackSet::default());
+        let header = Tag::new(Track::Video, 0, Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]));
+        let sent_header = sender.send(position(1, None), &header, now, now);
+        assert_eq!(sent_header.stream, StreamChoice::Steady, "it is never reset");
+        let frame = sender.send(position(5_000, Some(4_998)), &video(0x17), now, now);
+        assert_eq!(frame.skips, [skip(Track::Video, Some(1), 4_998)]);
+        let later = sender.send(position(9_000, Some(8_998)), &video(0x17), now, now);
+        // The second jump comes before anything else.
+        let mut receiver = Receiver::default();
+        later.skips.iter().for_each(|skip| receiver.on_skip(skip).unwrap());
+        assert_eq!(receiver.on_tag(Track::Video, 9_000, Some(8_998)), Ok(Arrival::Kept));
+        assert_eq!(receiver.poll(), None, "the edge waits for the header");
+        assert_eq!(receiver.on_tag(Track::Video, 1, None), Ok(Arrival::Kept));
+        let released: Vec<_> = std::iter::from_fn(|| receiver.poll()).collect();
+        let tag = |number| Release::Tag(Track::Video, number);
+        assert_eq!(released, [tag(1), tag(9_000)]);
     }
 
     #[test]
@@ -207,7 +244,7 @@ mod tests {
         let audio = Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1]));
         let mut send = |number, previous| sender.send(position(number, previous), &audio, now, now);
         let _ = (send(0, None), send(1, Some(0)));
-        let skip = send(8, Some(7)).skip.unwrap();
+        let skip = send(8, Some(7)).skips.pop().unwrap();
         // The receiver hears of the jump from 1 to 8 before it has tag 1.
         receiver.on_skip(&skip).unwrap();
         let mut released = Vec::new();

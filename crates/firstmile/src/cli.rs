@@ -16,7 +16,7 @@ use crate::secret::FeedName;
 
 /// Bring live video from anywhere into a studio that has no public address
 #[derive(Debug, Parser)]
-#[command(name = "firstmile", version, arg_required_else_help = true)]
+#[command(name = "firstmile", version, arg_required_else_help = true, term_width = 0)]
 pub struct Cli {
     /// Log at this level: error, warn, info (default; demo: warn), debug, trace, or per module
     #[arg(long, global = true, env = "FIRSTMILE_LOG", value_name = "LEVEL")]
@@ -78,9 +78,9 @@ pub struct RelayArgs {
     #[arg(long, env = "FIRSTMILE_RELAY_RTMP", value_name = "ADDR")]
     #[arg(help = "Take encoders at this address [default: [::]:1935]")]
     pub rtmp: Option<Listen>,
-    /// Take studios at this address, TCP and UDP
+    /// Take studios at this UDP address
     #[arg(long, env = "FIRSTMILE_RELAY_SECURE", value_name = "ADDR")]
-    #[arg(help = "Take studios here, TCP and UDP [default: [::]:443 if permitted, else :4433]")]
+    #[arg(help = "Take studios here, UDP [default: [::]:443 if permitted, else :4433]")]
     pub secure: Option<Listen>,
     /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
     #[arg(long, env = "FIRSTMILE_RELAY_HTTP", value_name = "ADDR")]

@@ -4,10 +4,9 @@
 //! wants, the node's [`Gate`] decides, and [`ingest::rtmp`](crate::ingest::rtmp) or
 //! [`egress::rtmp`](crate::egress::rtmp) carries the media until somebody leaves.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hub::{Feed, Policy, Publisher};
@@ -20,6 +19,7 @@ use tracing::{Instrument, debug, info, warn};
 
 use crate::config::Limits;
 use crate::connection::{Connection, Error};
+use crate::guests::{Guest, Guests};
 use crate::{egress, ingest, platform};
 
 /// How long a refused or ended peer may take to read why.
@@ -27,7 +27,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Decides who may enter.
 pub trait Gate: Send + Sync + 'static {
-    /// Puts an encoder on air, if its key is good. May wait, within the door's own deadline.
+    /// Puts an encoder on air, if its key is good. May wait for a while: the connection keeps its
+    /// seat, and its place among the guests of its address, and is not read meanwhile.
     fn publish(
         &self,
         request: &Request,
@@ -75,7 +76,7 @@ impl<G: Gate> Door<G> {
             gate,
             limits: limits.clone(),
             seats: Arc::new(Semaphore::new(limits.connections)),
-            guests: Arc::new(Guests { limit: limits.unauthenticated_per_ip, ..Guests::default() }),
+            guests: Guests::new(limits.unauthenticated_per_ip),
             connections: AtomicU64::new(0),
         }
     }
@@ -106,7 +107,7 @@ impl<G: Gate> Door<G> {
                 debug!(%peer, "connection refused: all seats are taken");
                 continue;
             };
-            let Some(guest) = Guests::enter(&self.guests, peer.ip()) else {
+            let Some(guest) = self.guests.enter(peer.ip()) else {
                 debug!(%peer, "connection refused: too many from this address");
                 continue;
             };
@@ -228,72 +229,4 @@ fn reject(
 /// The client's own name for itself, fit for a log.
 fn client_name(request: &Request) -> String {
     request.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect()
-}
-
-/// Connections of each address that were not let in yet; those that were are not counted, as
-/// many encoders share one address behind a NAT.
-#[derive(Debug, Default)]
-struct Guests {
-    limit: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-#[derive(Debug)]
-struct Guest {
-    guests: Arc<Guests>,
-    address: IpAddr,
-}
-
-impl Guests {
-    fn enter(guests: &Arc<Self>, address: IpAddr) -> Option<Guest> {
-        let address = network_of(address);
-        let mut counts = guests.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_insert(0);
-        if *count >= guests.limit {
-            return None;
-        }
-        *count += 1;
-        Some(Guest { guests: guests.clone(), address })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut counts = self.guests.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// An IPv6 host has a /64 to itself.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guests_of_one_address_are_bounded_and_leave() {
-        let guests = Arc::new(Guests { limit: 2, ..Guests::default() });
-        let address: IpAddr = "2001:db8::1".parse().unwrap();
-        let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
-        let other: IpAddr = "2001:db8:0:1::1".parse().unwrap();
-        let first = Guests::enter(&guests, address);
-        let _second = Guests::enter(&guests, neighbour).unwrap();
-        assert!(Guests::enter(&guests, address).is_none());
-        assert!(Guests::enter(&guests, other).is_some());
-        drop(first);
-        assert!(Guests::enter(&guests, address).is_some());
-    }
 }

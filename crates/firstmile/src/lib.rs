@@ -16,6 +16,7 @@ pub mod demo;
 pub mod door;
 pub mod egress;
 pub mod error;
+pub mod guests;
 pub mod identity;
 pub mod ingest;
 pub mod join;

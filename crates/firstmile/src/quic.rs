@@ -3,7 +3,7 @@
 //! Both ends prove an Ed25519 key in the TLS 1.3 handshake: the dialer knows the key that it
 //! wants to meet (the pin), the acceptor learns who has called and decides afterwards.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Signatu
 
 use crate::identity::{CERTIFICATE_NAME, Identity, PublicKey};
 
-pub use quinn::{ReadError, RecvStream, SendStream, WriteError};
+pub use quinn::{ClosedStream, ReadError, RecvStream, SendStream, WriteError};
 
 /// Holds the studio's NAT open; most forget a flow after 30 s, some after 5.
 const KEEP_ALIVE: Duration = Duration::from_millis(250);
@@ -34,8 +34,13 @@ const MAX_TAG_STREAMS: u32 = 1_024;
 const STREAM_WINDOW: u32 = 2_500_000;
 /// Bytes all streams may be ahead of their readers.
 const WINDOW: u32 = 64 << 20;
+/// Bytes that a studio's control stream may be ahead of its reader: two whole messages.
+const CONTROL_WINDOW: u32 = 128 << 10;
 /// Unsent bytes while nothing is known of the way: a keyframe.
 const FIRST_SEND_WINDOW: u64 = 512 << 10;
+/// Packets after which the way is known, and the least that may wait then.
+const KNOWN_AFTER: u64 = 64;
+const LEAST_SEND_WINDOW: u64 = 24 << 10;
 /// Bytes that wait in the link at most, as time: what is not sent yet stays in the hub, where
 /// it can still be skipped.
 const LINK_BACKLOG: Duration = Duration::from_millis(50);
@@ -64,7 +69,13 @@ impl Listener {
         // No resumption and no early data: every link proves its keys.
         tls.send_tls13_tickets = 0;
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(Arc::new(transport())).max_incoming(MAX_INCOMING);
+        let mut transport = transport();
+        // Nothing but control messages comes from a studio; whoever calls may send no more.
+        transport
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .stream_receive_window(VarInt::from_u32(CONTROL_WINDOW))
+            .receive_window(VarInt::from_u32(CONTROL_WINDOW));
+        config.transport_config(Arc::new(transport)).max_incoming(MAX_INCOMING);
         let socket = udp_socket(address)?;
         let runtime = quinn::default_runtime().context("no async runtime")?;
         let endpoint =
@@ -102,6 +113,16 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Where the caller says it is.
+    pub fn remote_address(&self) -> IpAddr {
+        self.incoming.remote_address().ip().to_canonical()
+    }
+
+    /// Turns the caller away.
+    pub fn refuse(self) {
+        self.incoming.refuse();
+    }
+
     /// Makes the handshake. A caller whose address is not proven is asked to prove it first, so
     /// that nobody's address can be used against him.
     ///
@@ -276,11 +297,15 @@ impl Link {
     /// Keeps the link's own backlog short; call it every 100 ms or so while sending.
     pub fn govern(&self) {
         let path = self.connection.stats().path;
+        if path.sent_packets < KNOWN_AFTER {
+            return;
+        }
         // One window is in flight; what waits beside it is a share of that: window / round trip
         // is the rate.
         let rtt = path.rtt.max(Duration::from_millis(1));
         let backlog = path.cwnd as f64 * (LINK_BACKLOG.as_secs_f64() / rtt.as_secs_f64());
-        let window = path.cwnd.saturating_add(backlog as u64).clamp(FIRST_SEND_WINDOW, 64 << 20);
+        let window =
+            path.cwnd.saturating_add(backlog as u64).clamp(LEAST_SEND_WINDOW, u64::from(WINDOW));
         self.connection.set_send_window(window);
     }
 
@@ -313,8 +338,8 @@ impl Link {
 }
 
 const CONTROL_PRIORITY: i32 = 3;
-/// Audio goes before video.
-pub const AUDIO_PRIORITY: i32 = 2;
+/// Audio, and what is never given up, goes before video.
+pub const STEADY_PRIORITY: i32 = 2;
 /// Live video.
 pub const VIDEO_PRIORITY: i32 = 1;
 

@@ -62,6 +62,8 @@ pub struct Addresses {
 pub struct FeedStatus {
     /// Its name.
     pub name: String,
+    /// On a relay: the studio whose feed it is, by the start of its public key.
+    pub studio: Option<String>,
     /// How it is.
     pub state: FeedState,
     /// What its encoder types, by place.

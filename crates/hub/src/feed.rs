@@ -64,6 +64,18 @@ impl<K: Eq + Hash> Hub<K> {
         feeds.entry(name).or_insert_with(|| Feed::new(self.limits.clone())).clone()
     }
 
+    /// What the feed of this name is doing; it is not made for that.
+    pub fn snapshot(&self, name: &K, now: Instant) -> Snapshot {
+        let feed = lock(&self.feeds).get(name).cloned();
+        feed.unwrap_or_else(|| Feed::new(self.limits.clone())).snapshot(now)
+    }
+
+    /// Frees the memory of feeds whose last publication is over and no longer held.
+    pub fn sweep(&self, now: Instant) {
+        let feeds: Vec<_> = lock(&self.feeds).values().cloned().collect();
+        feeds.iter().for_each(|feed| feed.sweep(now));
+    }
+
     /// Forgets the feed; its publisher is cut and its subscribers end.
     pub fn remove(&self, name: &K) {
         let feed = lock(&self.feeds).remove(name);
@@ -121,6 +133,8 @@ struct Shared {
 struct Inner {
     ring: Ring,
     on_air: Option<OnAir>,
+    /// Publications so far: tells one right to push from another.
+    publications: u64,
     ended: Option<Instant>,
     damper: Damper,
     is_closed: bool,
@@ -130,8 +144,10 @@ struct Inner {
 #[derive(Debug)]
 struct OnAir {
     publication: PublicationId,
+    /// Which of the feed's publications it is.
+    serial: u64,
     started: Instant,
-    last_tag: Instant,
+    last_tag: Option<Instant>,
     last_keyframe: Option<Instant>,
     /// The way from the encoder is lost; it may come back.
     is_interrupted: bool,
@@ -139,6 +155,13 @@ struct OnAir {
     resolution: Option<Resolution>,
     pace: Pace,
     cut: watch::Sender<Option<Cut>>,
+}
+
+impl OnAir {
+    /// Time since the last tag, or since the start.
+    fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_tag.unwrap_or(self.started))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,16 +191,21 @@ impl Feed {
     pub fn publish(&self, publication: PublicationId, now: Instant) -> Result<Publisher, Fought> {
         let mut inner = self.lock();
         if let Some(incumbent) = &inner.on_air {
-            let silence = now.saturating_duration_since(incumbent.last_tag);
-            if silence < STALLED_AFTER && !inner.damper.allow(now) {
+            let is_active = incumbent
+                .last_tag
+                .is_some_and(|last| now.saturating_duration_since(last) < STALLED_AFTER);
+            if is_active && !inner.damper.allow(now) {
                 return Err(Fought);
             }
         }
         let (cut, lost) = watch::channel(inner.is_closed.then_some(Cut::Revoked));
+        inner.publications += 1;
+        let serial = inner.publications;
         let on_air = OnAir {
             publication,
+            serial,
             started: now,
-            last_tag: now,
+            last_tag: None,
             last_keyframe: None,
             is_interrupted: false,
             codecs: TrackSet::default(),
@@ -193,6 +221,7 @@ impl Feed {
         Ok(Publisher {
             feed: self.clone(),
             publication,
+            serial,
             next: 0,
             previous: TrackSet::default(),
             lost,
@@ -207,6 +236,7 @@ impl Feed {
             feed: self.clone(),
             changed: self.0.changed.subscribe(),
             cursor: Cursor::new(policy, resume),
+            skipped: 0,
         }
     }
 
@@ -230,15 +260,21 @@ impl Feed {
         self.0.publication.subscribe()
     }
 
+    /// How each track of the publication on air is coded, and how long it has been on air.
+    pub fn codecs(&self, now: Instant) -> (TrackSet<Option<Codec>>, Option<Duration>) {
+        let inner = self.lock();
+        let on_air = inner.on_air.as_ref();
+        let age = on_air.map(|on_air| now.saturating_duration_since(on_air.started));
+        (on_air.map(|on_air| on_air.codecs).unwrap_or_default(), age)
+    }
+
     /// What the feed is doing.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let inner = self.lock();
         let on_air = inner.on_air.as_ref();
         let state = match (on_air, inner.ended) {
             (Some(on_air), _) if on_air.is_interrupted => State::Reconnecting,
-            (Some(on_air), _) if now.saturating_duration_since(on_air.last_tag) < STALLED_AFTER => {
-                State::Live
-            }
+            (Some(on_air), _) if on_air.silence(now) < STALLED_AFTER => State::Live,
             (Some(_), _) => State::Stalled,
             (None, Some(ended)) if now.saturating_duration_since(ended) < self.0.limits.hold => {
                 State::Reconnecting
@@ -277,6 +313,14 @@ impl Feed {
         }
     }
 
+    fn sweep(&self, now: Instant) {
+        let mut inner = self.lock();
+        let hold = self.0.limits.hold;
+        if inner.ended.is_some_and(|ended| now.saturating_duration_since(ended) > hold) {
+            inner.ring.clear();
+        }
+    }
+
     fn close(&self) {
         let mut inner = self.lock();
         inner.is_closed = true;
@@ -312,6 +356,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Publisher {
     feed: Feed,
     publication: PublicationId,
+    serial: u64,
     next: u64,
     previous: TrackSet<Option<u64>>,
     lost: watch::Receiver<Option<Cut>>,
@@ -349,11 +394,11 @@ impl Publisher {
         self.last_tag = now;
         let mut inner = self.feed.lock();
         let Inner { ring, on_air, totals, .. } = &mut *inner;
-        let Some(on_air) = on_air.as_mut().filter(|o| o.publication == self.publication) else {
+        let Some(on_air) = on_air.as_mut().filter(|o| o.serial == self.serial) else {
             drop(inner);
             return Err(self.cut().unwrap_or(Cut::TakenOver));
         };
-        on_air.last_tag = now;
+        on_air.last_tag = Some(now);
         on_air.is_interrupted = false;
         on_air.codecs[tag.track] = tag.codec.or(on_air.codecs[tag.track]);
         if tag.is_keyframe() {
@@ -374,9 +419,7 @@ impl Publisher {
 
     /// Says that the way from the encoder is lost, and may come back; the next tag takes it back.
     pub fn interrupt(&self) {
-        if let Some(on_air) =
-            self.feed.lock().on_air.as_mut().filter(|o| o.publication == self.publication)
-        {
+        if let Some(on_air) = self.feed.lock().on_air.as_mut().filter(|o| o.serial == self.serial) {
             on_air.is_interrupted = true;
         }
     }
@@ -397,7 +440,7 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         let mut inner = self.feed.lock();
-        if inner.on_air.as_ref().is_some_and(|o| o.publication == self.publication) {
+        if inner.on_air.as_ref().is_some_and(|o| o.serial == self.serial) {
             inner.on_air = None;
             inner.ended = Some(self.last_tag);
             self.feed.tell(inner);
@@ -416,6 +459,7 @@ pub struct Subscriber {
     feed: Feed,
     changed: watch::Receiver<()>,
     cursor: Cursor,
+    skipped: u64,
 }
 
 impl Subscriber {
@@ -441,8 +485,15 @@ impl Subscriber {
         };
         let next = self.cursor.poll(&view, out, max_bytes);
         drop(inner);
-        self.feed.0.skipped.fetch_add(self.cursor.take_skipped(), Ordering::Relaxed);
+        let skipped = self.cursor.take_skipped();
+        self.skipped += skipped;
+        self.feed.0.skipped.fetch_add(skipped, Ordering::Relaxed);
         next
+    }
+
+    /// Tags that this subscriber has skipped.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     /// Waits for a change since the last poll. Cancel safe.

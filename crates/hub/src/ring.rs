@@ -85,6 +85,12 @@ impl Ring {
         }
     }
 
+    /// Forgets every entry; serials go on.
+    pub(crate) fn clear(&mut self) {
+        self.front = self.end();
+        *self = Self { front: self.front, ..Self::default() };
+    }
+
     /// The headers of the publication of the entry at `serial` that are in force there.
     pub(crate) fn headers_at(&self, serial: u64, publication: PublicationId) -> Headers {
         let mut headers = self.front_headers.clone();

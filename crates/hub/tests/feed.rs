@@ -254,7 +254,9 @@ fn a_fight_is_damped_but_a_dead_incumbent_gives_way() {
     let feed = Feed::new(Limits::default());
     let mut publishers = Vec::new();
     for round in 0..6 {
-        publishers.push(feed.publish(PublicationId([round; 16]), now).unwrap());
+        let mut publisher = feed.publish(PublicationId([round; 16]), now).unwrap();
+        publisher.push(audio(0), now).unwrap();
+        publishers.push(publisher);
         now += ms(500);
     }
     assert_eq!(feed.publish(B, now).err(), Some(Fought));

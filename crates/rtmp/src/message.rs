@@ -89,7 +89,9 @@ impl Demuxer {
             }
             let offset = time.wrapping_sub(*first.get_or_insert(time));
             let timestamp = message.timestamp.wrapping_add(offset);
-            self.tag(header[0], timestamp, body.slice(start..start + length), tags);
+            // A copy: a slice of one byte would keep the whole aggregate in memory.
+            let part = Bytes::copy_from_slice(&body[start..start + length]);
+            self.tag(header[0], timestamp, part, tags);
             // The last back pointer is left out by some.
             at = start + length + BACK_POINTER;
         }

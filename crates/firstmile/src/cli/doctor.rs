@@ -182,7 +182,6 @@ fn ports(report: &mut Report, role: Role) {
     port("dashboard", "--http", HTTP_PORT, dashboard);
     if role == Role::Relay {
         let secure = if platform::may_bind(443) { 443 } else { 4433 };
-        port("secure TCP", "--secure", secure, tcp(secure));
         port("secure UDP", "--secure", secure, udp(secure));
     }
 }
@@ -241,8 +240,8 @@ async fn relays(
         }
         // One family is enough: the studio races both.
         if !reached {
-            let hint = "check that the relay runs, and that its firewall lets its secure port in, \
-                        TCP and UDP";
+            let hint =
+                "check that the relay runs, and that its firewall lets its secure UDP port in";
             report.bad(format!("relay {name}: {}", troubles.join(", ")), hint);
         }
     }

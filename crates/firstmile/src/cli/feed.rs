@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::anyhow;
 use hyper::Method;
 
 use super::client::Client;
 use super::{FeedAction, FeedArgs, Output};
 use crate::config::relay::RTMP_PORT;
+use crate::error::Hint;
 use crate::platform::{self, Role};
 use crate::status::{FeedInfo, Publish};
 use crate::store::{DataDir, Feeds, Relays, StoredFeed};
@@ -54,6 +56,10 @@ async fn through(client: &Client, action: &FeedAction) -> anyhow::Result<Answer>
 }
 
 fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
+    if path.join("place.toml").exists() {
+        return Err(anyhow!("{} belongs to a relay, and feeds to a studio", path.display()))
+            .hint("run this on the studio's machine, or name its directory with --data");
+    }
     let data = DataDir::open(path)?;
     let mut feeds = Feeds::load(&data)?;
     let relays = Relays::load(&data)?;

@@ -63,6 +63,7 @@ impl Limits {
         at_least("limits.unauthenticated_per_ip", self.unauthenticated_per_ip, 1)?;
         at_least("limits.studios", self.studios, 1)?;
         at_least("limits.feeds_per_studio", self.feeds_per_studio, 1)?;
+        at_most("limits.feeds_per_studio", self.feeds_per_studio, 256)?;
         let second = Duration::from_secs(1);
         within("limits.handshake", self.handshake, second, 60 * second)?;
         within("limits.authorise", self.authorise, self.handshake, 120 * second)?;
@@ -118,6 +119,13 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 fn at_least(key: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
     if value < least {
         return Err(ConfigError::value(key, format!("it must be at least {least}")));
+    }
+    Ok(())
+}
+
+fn at_most(key: &'static str, value: usize, most: usize) -> Result<(), ConfigError> {
+    if value > most {
+        return Err(ConfigError::value(key, format!("it must be at most {most}")));
     }
     Ok(())
 }

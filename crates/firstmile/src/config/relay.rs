@@ -24,7 +24,7 @@ pub struct Config {
     pub data: PathBuf,
     /// Where encoders publish.
     pub rtmp: SocketAddr,
-    /// Where studios dial and RTMPS encoders publish, TCP and UDP.
+    /// Where studios dial: UDP.
     pub secure: SocketAddr,
     /// Dashboard and API.
     pub http: SocketAddr,

@@ -19,7 +19,9 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::{Instrument, debug, info, warn};
 
-use crate::quic::{AUDIO_PRIORITY, Link, RecvStream, SendStream, VIDEO_PRIORITY};
+use crate::quic::{
+    ClosedStream, Link, RecvStream, STEADY_PRIORITY, SendStream, VIDEO_PRIORITY, WriteError,
+};
 
 /// Delay beyond which a subscription skips to the newest keyframe.
 const LATENCY_BUDGET: Duration = Duration::from_secs(2);
@@ -106,8 +108,8 @@ impl FeedTask {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 bail!("the peer changes its mind faster than it can be served")
             }
-            // A feed that has ended is about to be dropped.
-            _ => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => bail!("a feed can no longer be sent"),
+            Ok(()) => Ok(()),
         }
     }
 }
@@ -128,15 +130,22 @@ pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result
     let senders = Senders::default();
     let mut tasks: HashMap<String, FeedTask> = HashMap::new();
     let mut govern = tokio::time::interval(GOVERN_INTERVAL);
+    let mut known_problems = Vec::new();
     loop {
         control.flush().await?;
         tokio::select! {
             event = control.event() => match event? {
                 Event::Message(Message::Feeds(list)) => {
                     let (current, problems) = feeds.push(list);
-                    for problem in problems {
-                        control.session.send(&Message::FeedProblem(problem));
+                    if problems != known_problems {
+                        for problem in &problems {
+                            warn!(feed = problem.name, reason = problem.text, "a feed was not taken");
+                        }
                     }
+                    for problem in &problems {
+                        control.session.send(&Message::FeedProblem(problem.clone()));
+                    }
+                    known_problems = problems;
                     tasks.retain(|name, _| current.iter().any(|(current, _)| current == name));
                     for (name, feed) in current {
                         tasks.entry(name).or_insert_with_key(|name| {
@@ -144,7 +153,11 @@ pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result
                         });
                     }
                 }
-                Event::Message(message) => dispatch(message, &tasks)?,
+                Event::Message(message) => {
+                    if let Some(answer) = dispatch(message, &tasks)? {
+                        control.session.send(&answer);
+                    }
+                }
                 other => bail!("the peer said {other:?} on an open session"),
             },
             Some(message) = told.recv() => control.session.send(&message),
@@ -161,28 +174,30 @@ pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result
     }
 }
 
-/// Hands a message to the feed that it is about.
+/// Hands a message to the feed that it is about; returns the answer if there is none.
 ///
 /// Never waits: the feeds' tasks may be waiting for the control stream.
-fn dispatch(message: Message, tasks: &HashMap<String, FeedTask>) -> Result<()> {
+fn dispatch(message: Message, tasks: &HashMap<String, FeedTask>) -> Result<Option<Message>> {
     match message {
         Message::Subscribe(subscribe) => match tasks.get(&subscribe.feed) {
-            Some(task) => task.tell(Command::Subscribe(subscribe)),
-            None => bail!("the peer subscribed to a feed that it does not have"),
+            Some(task) => task.tell(Command::Subscribe(subscribe))?,
+            // The feed was removed, or not taken: what the peer holds of it is over.
+            None => {
+                let Subscribe { publication, released, .. } = subscribe;
+                return Ok(Some(Message::Ended(Ended { publication, edges: released })));
+            }
         },
         // These name a subscription or a publication, of which the feeds know whose it is.
         Message::Unsubscribe(subscription) => {
-            tasks.values().try_for_each(|task| task.tell(Command::Unsubscribe(subscription)))
+            tasks.values().try_for_each(|task| task.tell(Command::Unsubscribe(subscription)))?;
         }
         Message::Close(close) => {
-            tasks.values().try_for_each(|task| task.tell(Command::Close(close.clone())))
+            tasks.values().try_for_each(|task| task.tell(Command::Close(close.clone())))?;
         }
-        other => {
-            // Nothing is published by a studio yet.
-            debug!(?other, "ignored");
-            Ok(())
-        }
+        // Nothing is published by a studio yet.
+        other => debug!(?other, "ignored"),
     }
+    Ok(None)
 }
 
 fn start_feed(
@@ -218,19 +233,20 @@ impl FeedSender {
     async fn run(mut self) -> Result<()> {
         let mut on_air = self.feed.watch();
         on_air.mark_changed();
+        let mut announced = None;
         let mut next = None;
         loop {
             if let Some(subscribe) = next.take() {
                 next = self.serve(subscribe).await?;
-                // What came on air meanwhile is announced now.
-                on_air.mark_changed();
                 continue;
             }
             tokio::select! {
                 changed = on_air.changed() => {
                     changed?;
                     let publication = *on_air.borrow_and_update();
-                    if let Some(publication) = publication {
+                    // Once each: a peer that wants it no longer is not asked again.
+                    if let Some(publication) = publication.filter(|id| announced != Some(*id)) {
+                        announced = Some(publication);
                         let feed = self.name.clone();
                         self.tell.send(Message::Announce(Announce { feed, publication })).await?;
                     }
@@ -247,11 +263,11 @@ impl FeedSender {
     /// Serves a subscription until its publication ends or the peer changes its mind; returns
     /// what the peer wants instead.
     async fn serve(&mut self, subscribe: Subscribe) -> Result<Option<Subscribe>> {
-        let Subscribe { subscription, publication, released, .. } = subscribe;
-        if self.feed.publication() != Some(publication) {
-            self.tell.send(Message::Ended(Ended { publication, edges: released })).await?;
+        if !self.is_on_air(&subscribe) {
+            self.not_on_air(subscribe).await?;
             return Ok(None);
         }
+        let Subscribe { subscription, publication, released, .. } = subscribe;
         let sender = Arc::new(Mutex::new(Sender::new(subscription, released)));
         lock(&self.senders).insert(subscription, sender.clone());
         let _registered = Registered { senders: self.senders.clone(), subscription };
@@ -264,7 +280,7 @@ impl FeedSender {
                 subscription,
                 publication,
                 sender,
-                audio: None,
+                steady: None,
                 video: None,
             }
             .run(released)
@@ -272,13 +288,19 @@ impl FeedSender {
         loop {
             tokio::select! {
                 edges = &mut sending => {
-                    let edges = edges?;
+                    let edges = match edges {
+                        Ok(edges) => edges,
+                        // The peer wants no more of it, and says so in its own time.
+                        Err(error) if is_stopped(&error) => return Ok(None),
+                        Err(error) => return Err(error),
+                    };
                     info!(%publication, "sent");
                     self.tell.send(Message::Ended(Ended { publication, edges })).await?;
                     return Ok(None);
                 }
                 command = self.commands.recv() => match command.context("the link is over")? {
-                    Command::Subscribe(subscribe) => return Ok(Some(subscribe)),
+                    Command::Subscribe(other) if self.is_on_air(&other) => return Ok(Some(other)),
+                    Command::Subscribe(other) => self.not_on_air(other).await?,
                     Command::Unsubscribe(id) if id == subscription => return Ok(None),
                     Command::Unsubscribe(_) => {}
                     Command::Close(close) if close.publication == publication => {
@@ -291,12 +313,29 @@ impl FeedSender {
         }
     }
 
+    fn is_on_air(&self, subscribe: &Subscribe) -> bool {
+        self.feed.publication() == Some(subscribe.publication)
+    }
+
+    /// What the peer asks for is over: it has all that it will get.
+    async fn not_on_air(&self, subscribe: Subscribe) -> Result<()> {
+        let Subscribe { publication, released, .. } = subscribe;
+        self.tell.send(Message::Ended(Ended { publication, edges: released })).await?;
+        Ok(())
+    }
+
     fn close(&self, close: &Close) {
         if self.feed.publication() == Some(close.publication) {
             warn!(publication = %close.publication, reason = close.text, "the studio closed the encoder");
             self.feed.cut(Cut::TakenOver, Instant::now());
         }
     }
+}
+
+/// Whether a write failed because the peer wants no more of the stream.
+fn is_stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(WriteError::Stopped(_) | WriteError::ClosedStream))
+        || error.is::<ClosedStream>()
 }
 
 /// Takes the sender out of the reports' way when its subscription ends.
@@ -319,7 +358,7 @@ struct Sending {
     subscription: u64,
     publication: PublicationId,
     sender: Arc<Mutex<Sender>>,
-    audio: Option<SendStream>,
+    steady: Option<SendStream>,
     video: Option<SendStream>,
 }
 
@@ -348,10 +387,10 @@ impl Sending {
             }
             tokio::select! {
                 () = subscriber.changed() => {}
-                _ = report.tick() => self.report().await?,
+                _ = report.tick() => self.report(subscriber.skipped()).await?,
             }
         }
-        for stream in [self.audio.as_mut(), self.video.as_mut()].into_iter().flatten() {
+        for stream in [self.steady.as_mut(), self.video.as_mut()].into_iter().flatten() {
             stream.finish()?;
         }
         Ok(lock(&self.sender).edges())
@@ -359,29 +398,29 @@ impl Sending {
 
     async fn send(&mut self, item: &Item) -> Result<()> {
         let plan = lock(&self.sender).send(item.position, &item.tag, item.arrival, Instant::now());
-        if let Some(skip) = plan.skip {
+        for skip in plan.skips {
             self.tell.send(Message::Skip(skip)).await?;
         }
-        let mut header = BytesMut::new();
+        if let Some(mut before) = self.video.take_if(|_| plan.gives_up_video) {
+            before.reset(0u32.into())?;
+        }
         let stream = match plan.stream {
-            StreamChoice::Audio => &mut self.audio,
+            StreamChoice::Steady => &mut self.steady,
             StreamChoice::Video => &mut self.video,
             StreamChoice::NewVideo => {
                 if let Some(mut before) = self.video.take() {
-                    match plan.skip {
-                        Some(_) => before.reset(0u32.into())?,
-                        None => before.finish()?,
-                    }
+                    before.finish()?;
                 }
                 &mut self.video
             }
         };
+        let mut header = BytesMut::new();
         let stream = match stream {
             Some(stream) => stream,
             None => {
                 StreamHeader { subscription: self.subscription }.encode(&mut header);
-                let is_audio = plan.stream == StreamChoice::Audio;
-                let priority = if is_audio { AUDIO_PRIORITY } else { VIDEO_PRIORITY };
+                let is_steady = plan.stream == StreamChoice::Steady;
+                let priority = if is_steady { STEADY_PRIORITY } else { VIDEO_PRIORITY };
                 stream.insert(self.link.open_tags(priority).await?)
             }
         };
@@ -391,12 +430,12 @@ impl Sending {
         Ok(())
     }
 
-    async fn report(&self) -> Result<()> {
+    async fn report(&self, skipped: u64) -> Result<()> {
         let snapshot = self.feed.snapshot(Instant::now());
         let report = Report {
             subscription: self.subscription,
             encoder_growth_ms: snapshot.encoder_growth_ms.unwrap_or(0),
-            skipped: snapshot.skipped,
+            skipped,
         };
         self.tell.send(Message::Report(report)).await?;
         Ok(())

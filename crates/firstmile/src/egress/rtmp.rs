@@ -19,6 +19,8 @@ use crate::door::Player;
 const BATCH: usize = 256 << 10;
 /// How often the end of a feed is looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// An encoder may change its words, but not make us repeat them all the time.
+const RETELL_AFTER: Duration = Duration::from_secs(1);
 /// After this the tracks that were not seen are not there, whatever the metadata claims.
 const TRACKS_KNOWN_AFTER: Duration = Duration::from_secs(2);
 
@@ -93,6 +95,10 @@ struct Prelude {
     publication: Option<PublicationId>,
     /// What the encoder said last.
     original: Option<Bytes>,
+    /// Whether the player was not told of it yet.
+    is_new: bool,
+    /// When the player was told last.
+    told_at: Option<Instant>,
     /// What the player was told last.
     told: Option<Bytes>,
 }
@@ -114,11 +120,11 @@ impl<'a> Show<'a> {
 
     /// Queues what the feed has for the player now.
     fn fill(&mut self, server: &mut rtmp::Server) -> Next {
-        if self.is_paused {
-            return Next::Wait;
-        }
         let next = self.subscriber.poll(Instant::now(), &mut self.items, BATCH);
         let mut items = std::mem::take(&mut self.items);
+        if self.is_paused {
+            items.clear();
+        }
         for item in items.drain(..) {
             self.send(server, &item);
         }
@@ -131,10 +137,14 @@ impl<'a> Show<'a> {
         if self.prelude.publication != Some(publication) {
             self.prelude.publication = Some(publication);
             self.prelude.original = None;
+            self.prelude.told_at = None;
         }
         match (item.tag.track, item.tag.role) {
             (Track::Data, Role::Metadata) => {
-                self.prelude.original = Some(item.tag.body.clone());
+                if self.prelude.original.as_ref() != Some(&item.tag.body) {
+                    self.prelude.original = Some(item.tag.body.clone());
+                    self.prelude.is_new = true;
+                }
                 // Told when the first picture or sound follows: what there is, is known then.
             }
             (track, _) if !self.wanted[track] => {}
@@ -156,23 +166,24 @@ impl<'a> Show<'a> {
 
     /// Tells the player what the feed is, if that is new.
     fn tell_metadata(&mut self, server: &mut rtmp::Server) {
-        // Once told, only new words of the encoder are a reason to look again.
-        if self.prelude.told.is_some() && self.prelude.original.is_none() {
+        let now = Instant::now();
+        let is_due = self.prelude.told.is_none() || self.prelude.is_new;
+        let was_just_told =
+            self.prelude.told_at.is_some_and(|told| now.duration_since(told) < RETELL_AFTER);
+        if !is_due || was_just_told {
             return;
         }
-        let snapshot = self.player.feed.snapshot(Instant::now());
-        let is_known = snapshot.on_air_for.is_some_and(|age| age > TRACKS_KNOWN_AFTER);
-        let presence = |track: Track| match snapshot.tracks[track].codec {
+        self.prelude.is_new = false;
+        self.prelude.told_at = Some(now);
+        let (codecs, age) = self.player.feed.codecs(now);
+        let is_known = age.is_some_and(|age| age > TRACKS_KNOWN_AFTER);
+        let presence = |track: Track| match codecs[track] {
             Some(codec) => Presence::Coded(codec),
             None if is_known => Presence::Absent,
             None => Presence::AsAnnounced,
         };
-        let original = self.prelude.original.take();
-        let body = metadata::for_player(
-            original.as_deref(),
-            presence(Track::Video),
-            presence(Track::Audio),
-        );
+        let original = self.prelude.original.as_deref();
+        let body = metadata::for_player(original, presence(Track::Video), presence(Track::Audio));
         if self.prelude.told.as_ref() != Some(&body) {
             self.prelude.told = Some(body.clone());
             let tag = Tag::new(Track::Data, 0, body);

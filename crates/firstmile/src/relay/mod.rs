@@ -13,7 +13,7 @@ use hub::{Cut, Feed, Hub, Publisher};
 use media::PublicationId;
 use rtmp::session::{Rejection, Request};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
@@ -21,6 +21,7 @@ use crate::config::relay::Config;
 use crate::door::{Door, Encoder, Gate, Player};
 use crate::egress::backhaul::{self as egress, Control};
 use crate::error::Hint;
+use crate::guests::{Guest, Guests};
 use crate::identity::{Identity, PublicKey};
 use crate::join::{JoinLink, host_port};
 use crate::platform;
@@ -36,10 +37,14 @@ use directory::{Directory, FeedId};
 const START_INVITE: Duration = Duration::from_secs(24 * 3_600);
 /// How long after its start a relay lets encoders with unknown keys wait for their studio.
 const START_GRACE: Duration = Duration::from_secs(30);
+/// Callers that have not been let in yet, from everywhere together.
+const MAX_CALLERS: usize = 128;
 /// How long a caller may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// Silence after which a link is dead if its studio calls anew.
 const SILENT: Duration = Duration::from_secs(1);
+/// Studios that are shown in the status though they left.
+const MAX_KNOWN_STUDIOS: usize = 1_024;
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -195,7 +200,7 @@ impl Node {
              ones.\nThe studio shows what to type into the encoders.\n\n\
              \x20 Encoders    rtmp://{}/live\n\
              \x20 Studios     UDP port {secure}\n\
-             \x20 Dashboard   http://{http}\n",
+             \x20 Status      http://{http}/api/v1/status\n",
             host_port(host, rtmp),
         );
         if self.config.public_host.is_none() {
@@ -224,6 +229,8 @@ impl Node {
 
     async fn serve_studios(self: Arc<Self>, quic: &Listener, shutdown: CancellationToken) {
         let mut sweep = tokio::time::interval(Duration::from_secs(60));
+        let guests = Guests::new(self.config.limits.unauthenticated_per_ip);
+        let seats = Arc::new(Semaphore::new(MAX_CALLERS));
         loop {
             let incoming = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -234,12 +241,17 @@ impl Node {
                 incoming = quic.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
+            let guest = guests.enter(incoming.remote_address());
+            let Some((guest, seat)) = guest.zip(seats.clone().try_acquire_owned().ok()) else {
+                incoming.refuse();
+                continue;
+            };
             let node = self.clone();
             tokio::spawn(async move {
                 match incoming.handshake().await {
                     Ok(Some(link)) => {
                         let span = tracing::info_span!("studio", key = %link.peer());
-                        node.serve_studio(link).instrument(span).await;
+                        node.serve_studio(link, (guest, seat)).instrument(span).await;
                     }
                     Ok(None) => {}
                     Err(error) => debug!(reason = %error, "a caller failed the handshake"),
@@ -249,16 +261,22 @@ impl Node {
     }
 
     fn sweep(&self) {
+        self.hub.sweep(Instant::now());
         let mut removed = Vec::new();
         self.directory.send_if_modified(|directory| {
             removed = directory.sweep(Instant::now());
             !removed.is_empty()
         });
+        let mut studios = self.lock_studios();
+        if studios.len() > MAX_KNOWN_STUDIOS {
+            studios.retain(|_, studio| studio.link.is_some());
+        }
+        drop(studios);
         removed.iter().for_each(|feed| self.hub.remove(feed));
     }
 
     /// One studio's link, from its hello to its end.
-    async fn serve_studio(&self, link: Link) {
+    async fn serve_studio(&self, link: Link, caller: (Guest, OwnedSemaphorePermit)) {
         let hello = tokio::time::timeout(HELLO_DEADLINE, greet(&link)).await;
         let (mut control, hello) = match hello {
             Ok(Ok(greeted)) => greeted,
@@ -278,6 +296,7 @@ impl Node {
             link.close("refused");
             return;
         }
+        drop(caller);
         info!(studio = hello.name, address = %link.remote_address(), agent = hello.agent, "joined");
         control.session.welcome(Welcome {
             version: VERSION,
@@ -328,25 +347,15 @@ impl Node {
             );
             return Err((Refusal::Version, text));
         }
+        self.check_room(key, hello)?;
+        // Writes to the disk; the studios' lock is not held meanwhile.
+        tokio::task::block_in_place(|| self.check_invite(key, hello))?;
         let mut studios = self.lock_studios();
-        let open = studios.values().filter(|studio| studio.link.is_some()).count();
         let known = studios.get(&key);
-        let present = known.and_then(|studio| Some((studio.instance, studio.link.as_ref()?)));
-        match present {
-            Some((instance, _)) if instance != hello.instance => {
-                let text = "another program with this studio's identity is connected: stop one of \
-                            the two, or give one its own data directory";
-                return Err((Refusal::Duplicate, text.to_owned()));
-            }
-            Some((_, before)) => before.close("replaced by a new link"),
-            None if open >= self.config.limits.studios => {
-                let text = format!("this relay takes {open} studios and is full");
-                return Err((Refusal::Full, text));
-            }
-            None => {}
-        }
-        self.check_invite(key, hello)?;
         let connects = known.map_or(0, |studio| studio.connects) + 1;
+        if let Some(before) = known.and_then(|studio| studio.link.as_ref()) {
+            before.close("replaced by a new link");
+        }
         studios.insert(
             key,
             Studio {
@@ -360,6 +369,22 @@ impl Node {
         Ok(())
     }
 
+    /// Whether the studio is the only one of its identity, and there is room for it.
+    fn check_room(&self, key: PublicKey, hello: &Hello) -> Result<(), (Refusal, String)> {
+        let studios = self.lock_studios();
+        let present = studios.get(&key).filter(|studio| studio.link.is_some());
+        if present.is_some_and(|studio| studio.instance != hello.instance) {
+            let text = "another program with this studio's identity is connected: stop one of \
+                        the two, or give one its own data directory";
+            return Err((Refusal::Duplicate, text.to_owned()));
+        }
+        let open = studios.values().filter(|studio| studio.link.is_some()).count();
+        if present.is_none() && open >= self.config.limits.studios {
+            return Err((Refusal::Full, format!("this relay takes {open} studios and is full")));
+        }
+        Ok(())
+    }
+
     fn check_invite(&self, key: PublicKey, hello: &Hello) -> Result<(), (Refusal, String)> {
         let mut store = self.lock_store();
         let now = SystemTime::now();
@@ -369,6 +394,10 @@ impl Node {
         };
         if store.admitted.contains(&key) {
             return store.admitted.seen(&key, now).map_err(failed);
+        }
+        // Whoever comes is let in; there is nothing to remember.
+        if self.config.open && hello.invite.is_empty() {
+            return Ok(());
         }
         if !self.config.open {
             let not_admitted = "this relay does not know the studio: ask for a new join link \
@@ -404,7 +433,7 @@ impl Node {
         info!(studio = hello.name, reason, "left");
         studio.link = None;
         studio.last_error = Some(reason.to_owned());
-        drop(studios);
+        // Under the lock: a link that comes back now is noted after this.
         self.directory.send_if_modified(|directory| {
             directory.leave(&link.peer(), Instant::now());
             false
@@ -447,9 +476,12 @@ impl Gate for Node {
         let target = request.target().map_err(|_| Rejection::Denied)?;
         let secret = StreamKey::secret_of(target.key()).ok_or(Rejection::Denied)?;
         let id = self.find_key(&secret).await.ok_or(Rejection::Denied)?;
-        let feed = id.to_string();
-        let publisher = publish(&self.hub.feed(id))?;
-        Ok(Encoder { publisher, feed })
+        let publisher = publish(&self.hub.feed(id.clone()))?;
+        // The key may have been revoked in between, before there was anything to cut.
+        if self.directory.borrow().find(&secret.key_hash()).as_ref() != Some(&id) {
+            return Err(Rejection::Denied);
+        }
+        Ok(Encoder { publisher, feed: id.to_string() })
     }
 
     fn play(&self, _: &Request, _: SocketAddr) -> Result<Player, Rejection> {
@@ -484,9 +516,6 @@ impl egress::Feeds for PeerFeeds<'_> {
         for feed in &change.removed {
             node.hub.remove(feed);
         }
-        for problem in &change.problems {
-            warn!(feed = problem.name, reason = problem.text, "a feed was not taken");
-        }
         let feeds = change.current.into_iter().map(|id| (id.name.clone(), node.hub.feed(id)));
         (feeds.collect(), change.problems)
     }
@@ -498,14 +527,15 @@ impl web::Node for Node {
         let feeds: Vec<_> = self.directory.borrow().feeds().collect();
         let mut alarms = Vec::new();
         let feeds = feeds.into_iter().map(|id| {
-            let snapshot = self.hub.feed(id.clone()).snapshot(now);
+            let snapshot = self.hub.snapshot(&id, now);
             if snapshot.is_fought {
                 alarms.push(format!("two encoders are fighting over {id}"));
             }
-            FeedStatus::of(&id.to_string(), &snapshot)
+            let studio = Some(id.studio.to_string());
+            FeedStatus { studio, ..FeedStatus::of(&id.name, &snapshot) }
         });
         let mut feeds: Vec<_> = feeds.collect();
-        feeds.sort_by(|a, b| a.name.cmp(&b.name));
+        feeds.sort_by(|a, b| (&a.studio, &a.name).cmp(&(&b.studio, &b.name)));
         let studios = self.lock_studios();
         let mut links: Vec<_> = studios.iter().map(|(key, studio)| studio.status(key)).collect();
         links.sort_by(|a, b| a.peer.cmp(&b.peer));

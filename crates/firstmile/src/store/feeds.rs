@@ -13,7 +13,7 @@ const FILE: &str = "feeds.toml";
 pub const FIRST_FEED: &str = "camera";
 
 /// Most feeds of one studio; far above any control room, and it bounds what relays must hold.
-const MAX_FEEDS: usize = 1000;
+const MAX_FEEDS: usize = 256;
 
 /// One feed as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 pub mod uplink;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,19 @@ use tracing::{info, warn};
 use crate::config::studio::{Config, JoinPolicy};
 use crate::door::{Door, Encoder, Gate, Player};
 use crate::identity::Identity;
+use crate::join::host_port;
 use crate::platform;
 use crate::quic::Dialer;
 use crate::relay::{listen, publish};
 use crate::secret::{FeedName, StreamKey, Token};
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Publish, Status, rtmp_server};
+use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Publish, Status};
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
 use crate::web::{self, AllowedHosts, ApiError};
 
 use uplink::Uplink;
+
+/// How often feeds without an encoder are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A studio whose sockets are bound.
 #[derive(Debug)]
@@ -126,7 +130,13 @@ impl Studio {
         }
         let hosts = AllowedHosts::new(node.http, None);
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
-        let (web, ()) = tokio::join!(web, door.serve(rtmp, shutdown));
+        let sweeping = async {
+            let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+            while shutdown.run_until_cancelled(sweep.tick()).await.is_some() {
+                node.hub.sweep(Instant::now());
+            }
+        };
+        let (web, (), ()) = tokio::join!(web, door.serve(rtmp, shutdown.clone()), sweeping);
         while uplinks.join_next().await.is_some() {}
         web
     }
@@ -191,7 +201,7 @@ impl Node {
                  on a public machine,\nand start here with the --join link that it prints.\n",
             );
         }
-        text.push_str(&format!("Dashboard   http://{}\n", self.http));
+        text.push_str(&format!("Status   http://{}/api/v1/status\n", self.http));
         text
     }
 
@@ -227,17 +237,9 @@ impl Node {
     /// What a player on this machine opens.
     pub fn play_url(&self, name: &str) -> String {
         let ip = self.rtmp.ip().to_canonical();
-        let host = match ip {
-            IpAddr::V4(_) | IpAddr::V6(_) if ip.is_unspecified() => "127.0.0.1".to_owned(),
-            ip => ip.to_string(),
-        };
-        let port = self.rtmp.port();
-        // Written out: players do not all know the standard port.
-        let server = rtmp_server(&host, port);
-        match port {
-            1_935 => server.replacen(&host, &format!("{host}:1935"), 1) + "/" + name,
-            _ => format!("{server}/{name}"),
-        }
+        let host = if ip.is_unspecified() { "127.0.0.1".to_owned() } else { ip.to_string() };
+        // The port is written out even if it is the standard one: players do not all know it.
+        format!("rtmp://{}/live/{name}", host_port(&host, self.rtmp.port()))
     }
 
     /// The host by which the LAN reaches this machine.
@@ -282,7 +284,7 @@ impl Node {
 
     fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
         let name = feed.name.as_str();
-        let snapshot = self.hub.feed(name.to_owned()).snapshot(now);
+        let snapshot = self.hub.snapshot(&name.to_owned(), now);
         let mut status = FeedStatus::of(name, &snapshot);
         status.publish = self.publish(&feed.key());
         status.play = Some(self.play_url(name));
@@ -314,6 +316,10 @@ impl Gate for Node {
         let target = request.target().map_err(|_| Rejection::Denied)?;
         let feed = self.find_key(target.key()).ok_or(Rejection::Denied)?;
         let publisher = publish(&self.hub.feed(feed.clone()))?;
+        // The key may have been revoked in between, before there was anything to cut.
+        if self.find_key(target.key()).as_ref() != Some(&feed) {
+            return Err(Rejection::Denied);
+        }
         Ok(Encoder { publisher, feed })
     }
 
@@ -350,8 +356,8 @@ impl crate::ingest::backhaul::Feeds for Node {
         self.keys.subscribe()
     }
 
-    fn refused(&self, name: &str, why: &str) {
-        warn!(feed = name, why, "a relay does not take a feed");
+    fn refused(&self, _: &str, _: &str) {
+        // Each uplink keeps its own relay's refusals.
     }
 }
 
@@ -384,7 +390,7 @@ impl web::Node for Node {
         let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         for feed in &stored {
-            if self.hub.feed(feed.name.to_string()).snapshot(now).is_fought {
+            if self.hub.snapshot(&feed.name.to_string(), now).is_fought {
                 alarms.push(format!("two encoders are fighting over {}", feed.name));
             }
         }

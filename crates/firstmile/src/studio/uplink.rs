@@ -1,5 +1,6 @@
 //! The way to one relay: dialled, kept, and dialled again for ever.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The same once it could not be reached for [`LONG_AWAY`].
 const SLOW_RETRY: Duration = Duration::from_secs(2);
 const LONG_AWAY: Duration = Duration::from_secs(600);
+/// A link that lasted less than this is not called again at once.
+const SHORT_LINK: Duration = Duration::from_secs(2);
 /// First and longest pause after a refusal: somebody has to do something first.
 const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(1);
 const LAST_REFUSED_RETRY: Duration = Duration::from_secs(60);
@@ -48,7 +51,7 @@ struct State {
     last_error: Option<String>,
     is_refused: bool,
     /// Feeds that the relay did not take, and why.
-    refused_feeds: Vec<(String, String)>,
+    refused_feeds: HashMap<String, String>,
 }
 
 /// What an uplink needs of its studio.
@@ -109,10 +112,13 @@ impl Uplink {
     }
 
     /// Takes note of a feed that the relay did not take.
-    pub fn refuse_feed(&self, name: &str, why: &str) {
+    fn refuse_feed(&self, name: &str, why: &str) {
         let mut state = self.lock();
-        state.refused_feeds.retain(|(known, _)| known != name);
-        state.refused_feeds.push((name.to_owned(), why.to_owned()));
+        if state.refused_feeds.get(name).is_some_and(|known| known == why) {
+            return;
+        }
+        warn!(relay = self.relay.name, feed = name, why, "the relay does not take a feed");
+        state.refused_feeds.insert(name.to_owned(), why.to_owned());
     }
 
     /// What someone should look at.
@@ -154,6 +160,7 @@ impl Uplink {
         let mut away_since = Instant::now();
         let mut refused_retry = FIRST_REFUSED_RETRY;
         loop {
+            let started = Instant::now();
             let ended = tokio::select! {
                 () = shutdown.cancelled() => break,
                 ended = self.attempt(dialer, studio) => ended,
@@ -170,7 +177,7 @@ impl Uplink {
                     pause
                 }
                 // The first attempt after a loss is made at once.
-                Failure::Lost(_) if was_up => Duration::ZERO,
+                Failure::Lost(_) if was_up && started.elapsed() > SHORT_LINK => Duration::ZERO,
                 Failure::Lost(_) if away_since.elapsed() > LONG_AWAY => SLOW_RETRY,
                 Failure::Lost(_) => RETRY,
             };
@@ -293,8 +300,10 @@ impl Feeds for RelayFeeds<'_> {
     }
 
     fn refused(&self, name: &str, why: &str) {
-        warn!(relay = self.uplink.relay.name, feed = name, why, "the relay does not take a feed");
-        self.uplink.refuse_feed(name, why);
+        // A relay has no say in feeds that are not there.
+        if self.studio.feed(name).is_some() {
+            self.uplink.refuse_feed(name, why);
+        }
     }
 }
 
@@ -317,18 +326,21 @@ async fn dial(dialer: &Dialer, relay: &JoinedRelay) -> Result<Link> {
         });
     }
     let mut last = None;
+    let mut is_wrong_key = false;
     while let Some(attempt) = attempts.join_next().await {
         match attempt? {
             Ok(link) => return Ok(link),
-            Err(error) if quic::is_wrong_key(&error) => {
-                bail!(
-                    "{name} shows another key than the one in the join link: it is another relay, \
-                     was set up anew, or somebody is in between; get a new join link from whoever \
-                     runs it"
-                );
+            Err(error) => {
+                is_wrong_key |= quic::is_wrong_key(&error);
+                last = Some(error);
             }
-            Err(error) => last = Some(error),
         }
+    }
+    if is_wrong_key {
+        bail!(
+            "{name} shows another key than the one in the join link: it is another relay, was set \
+             up anew, or somebody is in between; get a new join link from whoever runs it"
+        );
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("nobody answers at {name}")))
 }

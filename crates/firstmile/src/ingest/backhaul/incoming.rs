@@ -1,0 +1,220 @@
+//! One publication on its way from a relay to the hub.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use backhaul::{Arrival, Ended, Ranges, Receiver, Release, Report, Skip, TagHeader};
+use bytes::Bytes;
+use hub::{Feed, Publisher};
+use media::{Position, PublicationId, Tag, Track, TrackSet};
+use tracing::info;
+
+use crate::status::Spread;
+
+/// Bytes of tags that may wait for others.
+const MAX_HELD_BYTES: usize = 32 << 20;
+/// How long nothing may come of an ended publication whose last tags are missing.
+const LAST_TAGS: Duration = Duration::from_secs(2);
+/// How long a publication is held for a relay that cannot be reached.
+const HOLD: Duration = Duration::from_secs(600);
+/// Tags whose wait in the relay is remembered: about four seconds.
+const QUEUE_SAMPLES: usize = 256;
+
+/// Figures of one publication's way here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Milliseconds that the encoder's tags are late at the relay, by its own clock.
+    pub encoder_growth_ms: i64,
+    /// Milliseconds that the last few hundred tags waited in the relay.
+    pub relay_queue: Option<Spread>,
+    /// Tags that the relay skipped.
+    pub skipped: u64,
+}
+
+/// Why a publication is not, or no longer, on air here; for the relay and the log.
+pub(super) type OffAir = String;
+
+/// A publication that a relay has announced. It takes its feed over with its first tag: an
+/// announcement alone cuts nobody.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    name: String,
+    feed: Feed,
+    publication: PublicationId,
+    /// Its name on the present link; `None` while there is none.
+    subscription: Option<u64>,
+    publisher: Option<Publisher>,
+    receiver: Receiver,
+    bodies: HashMap<(Track, u64), (Position, Tag)>,
+    held_bytes: usize,
+    /// The last numbers, once the relay said that it has ended.
+    ended: Option<TrackSet<Option<u64>>>,
+    /// Since when nothing comes that is waited for.
+    silent_since: Option<Instant>,
+    figures: Figures,
+    /// Microseconds that the last tags waited in the relay.
+    relay_queue: VecDeque<u64>,
+}
+
+impl Incoming {
+    pub(super) fn new(
+        name: String,
+        feed: Feed,
+        publication: PublicationId,
+        subscription: u64,
+    ) -> Self {
+        Self {
+            name,
+            feed,
+            publication,
+            subscription: Some(subscription),
+            publisher: None,
+            receiver: Receiver::default(),
+            bodies: HashMap::new(),
+            held_bytes: 0,
+            ended: None,
+            silent_since: None,
+            figures: Figures::default(),
+            relay_queue: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn subscription(&self) -> Option<u64> {
+        self.subscription
+    }
+
+    /// Each track's last number that is through.
+    pub(super) fn edges(&self) -> TrackSet<Option<u64>> {
+        self.receiver.edges()
+    }
+
+    /// Whether a new link should ask for the rest of it.
+    pub(super) fn is_wanted(&self) -> bool {
+        let is_cut = self.publisher.as_ref().is_some_and(|publisher| publisher.cut().is_some());
+        !is_cut && self.ended.is_none()
+    }
+
+    /// Goes on by this name on a new link.
+    pub(super) fn resume(&mut self, subscription: u64) {
+        self.subscription = Some(subscription);
+        self.silent_since = None;
+        self.receiver = Receiver::new(self.receiver.edges());
+        self.bodies.clear();
+        self.held_bytes = 0;
+    }
+
+    /// The link is lost: players are held.
+    pub(super) fn interrupt(&mut self) {
+        self.subscription = None;
+        self.silent_since.get_or_insert_with(Instant::now);
+        if let Some(publisher) = &self.publisher {
+            publisher.interrupt();
+        }
+    }
+
+    /// Takes a tag, and puts on air what is in order now.
+    ///
+    /// # Errors
+    ///
+    /// If the relay breaks the protocol. The inner error says why the publication is off air.
+    pub(super) fn receive(
+        &mut self,
+        header: &TagHeader,
+        body: Bytes,
+    ) -> Result<Result<(), OffAir>> {
+        let TagHeader { track, number, previous, timestamp, queued_us, .. } = *header;
+        if self.relay_queue.len() == QUEUE_SAMPLES {
+            self.relay_queue.pop_front();
+        }
+        self.relay_queue.push_back(queued_us);
+        if let Some(since) = &mut self.silent_since {
+            *since = Instant::now();
+        }
+        if self.receiver.on_tag(track, number, previous)? == Arrival::Late {
+            return Ok(Ok(()));
+        }
+        self.held_bytes += body.len();
+        let position = Position { publication: self.publication, number, previous };
+        self.bodies.insert((track, number), (position, Tag::new(track, timestamp, body)));
+        let released = self.release();
+        if self.held_bytes > MAX_HELD_BYTES {
+            bail!("more than {MAX_HELD_BYTES} bytes wait for a tag that does not come");
+        }
+        Ok(released)
+    }
+
+    /// Moves a track's edge across a hole.
+    ///
+    /// # Errors
+    ///
+    /// As for [`receive`](Self::receive).
+    pub(super) fn skip(&mut self, skip: &Skip) -> Result<Result<(), OffAir>> {
+        self.receiver.on_skip(skip)?;
+        Ok(self.release())
+    }
+
+    fn release(&mut self) -> Result<(), OffAir> {
+        while let Some(release) = self.receiver.poll() {
+            let (Release::Tag(track, number) | Release::Drop(track, number)) = release;
+            let Some((position, tag)) = self.bodies.remove(&(track, number)) else { continue };
+            self.held_bytes -= tag.body.len();
+            if matches!(release, Release::Tag(..)) {
+                self.push(position, tag)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, position: Position, tag: Tag) -> Result<(), OffAir> {
+        let now = Instant::now();
+        let publisher = match &mut self.publisher {
+            Some(publisher) => publisher,
+            None => {
+                let publish = self.feed.publish(self.publication, now);
+                let publisher = publish.map_err(|fought| fought.to_string())?;
+                info!(feed = self.name, publication = %self.publication, "on air");
+                self.publisher.insert(publisher)
+            }
+        };
+        publisher.push_at(position, tag, now).map_err(|cut| cut.to_string())
+    }
+
+    /// The relay says that there is no more than this.
+    pub(super) fn end(&mut self, ended: &Ended) {
+        self.ended = Some(ended.edges);
+        self.silent_since = Some(Instant::now());
+    }
+
+    /// Whether it is over: ended and all through, or waited for too long.
+    pub(super) fn is_over(&self) -> bool {
+        let silence = self.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
+        let Some(ended) = &self.ended else { return silence > HOLD };
+        let edges = self.receiver.edges();
+        let is_through = Track::ALL.into_iter().all(|track| edges[track] >= ended[track]);
+        is_through || silence > LAST_TAGS
+    }
+
+    pub(super) fn report(&mut self, report: &Report) {
+        self.figures.encoder_growth_ms = report.encoder_growth_ms;
+        self.figures.skipped = report.skipped;
+    }
+
+    /// What was received, if that changed since the last call.
+    pub(super) fn take_report(&mut self) -> Option<Ranges> {
+        self.receiver.take_report()
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let mut waits: Vec<_> = self.relay_queue.iter().copied().collect();
+        waits.sort_unstable();
+        let at = |share: f64| waits.get((waits.len().saturating_sub(1) as f64 * share) as usize);
+        let ms = |share| at(share).map(|us| *us as f64 / 1_000.0);
+        let relay_queue = ms(0.5).zip(ms(0.99)).map(|(p50, p99)| Spread { p50, p99 });
+        Figures { relay_queue, ..self.figures }
+    }
+}

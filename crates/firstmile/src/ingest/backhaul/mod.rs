@@ -1,0 +1,333 @@
+//! A relay's feeds: subscribed as they are announced, put in order, and put on air here.
+
+mod incoming;
+mod tag_stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use backhaul::{
+    Announce, Close, Ended, Event, FeedKey, Message, Received, Report, Skip, Subscribe, TagHeader,
+};
+use bytes::Bytes;
+use hub::Feed;
+use media::{PublicationId, TrackSet};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use crate::egress::backhaul::Control;
+use crate::quic::{Link, RecvStream};
+
+pub use incoming::Figures;
+use incoming::{Incoming, OffAir};
+use tag_stream::{Partial, TagStream};
+
+/// How often what was received is reported while media flows.
+const REPORT_INTERVAL: Duration = Duration::from_millis(25);
+/// How often publications that are over are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Publications that one relay may announce at a time; a studio has 256 feeds at most.
+const MAX_PUBLICATIONS: usize = 256;
+/// Publications that were cut here and are remembered.
+const MAX_CLOSED: usize = 64;
+
+/// What a relay's feeds need of the studio.
+pub trait Feeds: Send + Sync {
+    /// The feed of this name, if the studio has one.
+    fn feed(&self, name: &str) -> Option<Feed>;
+    /// The names of the feeds and their keys' hashes, and how to wait for a change.
+    fn keys(&self) -> watch::Receiver<Arc<Vec<FeedKey>>>;
+    /// Takes note of a feed that the relay refused.
+    fn refused(&self, name: &str, why: &str);
+}
+
+/// Everything that comes from one relay; outlives its links.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    publications: Mutex<HashMap<PublicationId, Incoming>>,
+    /// Publications that were cut here last: the relay may announce them again on a new link.
+    closed: Mutex<VecDeque<PublicationId>>,
+    received: Notify,
+}
+
+impl Inbox {
+    /// The figures of a publication that comes from this relay.
+    pub fn figures(&self, publication: PublicationId) -> Option<Figures> {
+        self.lock().get(&publication).map(Incoming::figures)
+    }
+
+    /// Runs an open link until it is lost; the session is open.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the link is over.
+    pub async fn run(
+        self: &Arc<Self>,
+        link: &Link,
+        control: Control,
+        feeds: &dyn Feeds,
+    ) -> Result<()> {
+        let over = self.converse(link, control, feeds).await;
+        self.lock().values_mut().for_each(Incoming::interrupt);
+        over
+    }
+
+    async fn converse(
+        self: &Arc<Self>,
+        link: &Link,
+        mut control: Control,
+        feeds: &dyn Feeds,
+    ) -> Result<()> {
+        let mut keys = feeds.keys();
+        keys.mark_changed();
+        let mut readers = JoinSet::new();
+        let partial = Partial::default();
+        let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
+        let mut next_subscription = 0;
+        let mut is_first = true;
+        let mut report_at = None;
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            control.flush().await?;
+            tokio::select! {
+                changed = keys.changed() => {
+                    changed?;
+                    let list = keys.borrow_and_update().as_ref().clone();
+                    control.session.send(&Message::Feeds(list));
+                    if std::mem::take(&mut is_first) {
+                        // After the feeds, so that the relay knows what is asked for.
+                        for message in self.resume(feeds, &mut next_subscription) {
+                            control.session.send(&message);
+                        }
+                    }
+                }
+                event = control.event() => {
+                    let Event::Message(message) = event? else {
+                        bail!("the peer began anew on an open session");
+                    };
+                    if let Some(answer) = self.message(message, feeds, &mut next_subscription)? {
+                        control.session.send(&answer);
+                    }
+                }
+                stream = link.accept_tags() => {
+                    let (inbox, stream) = (self.clone(), stream?);
+                    let (partial, lost) = (partial.clone(), lost.clone());
+                    readers.spawn(async move { inbox.read(stream, partial, lost).await });
+                }
+                Some(read) = readers.join_next() => read??,
+                Some((publication, why)) = lost_feeds.recv() => {
+                    if let Some(message) = self.give_up(publication, &why) {
+                        control.session.send(&message);
+                    }
+                }
+                () = self.received.notified(), if report_at.is_none() => {
+                    report_at = Some(Instant::now() + REPORT_INTERVAL);
+                }
+                () = sleep_until(report_at), if report_at.is_some() => {
+                    report_at = None;
+                    for report in self.take_reports() {
+                        link.send_datagram(report.encode());
+                    }
+                }
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// Messages that ask for what was interrupted, as far as it is still wanted.
+    fn resume(&self, feeds: &dyn Feeds, next_subscription: &mut u64) -> Vec<Message> {
+        let mut publications = self.lock();
+        publications
+            .retain(|_, incoming| incoming.is_wanted() && feeds.feed(incoming.name()).is_some());
+        let resume = |(publication, incoming): (&PublicationId, &mut Incoming)| {
+            let subscription = take_next(next_subscription);
+            incoming.resume(subscription);
+            Message::Subscribe(Subscribe {
+                subscription,
+                feed: incoming.name().to_owned(),
+                publication: *publication,
+                released: incoming.edges(),
+            })
+        };
+        publications.iter_mut().map(resume).collect()
+    }
+
+    /// Does what the relay's message asks for; returns the answer.
+    fn message(
+        &self,
+        message: Message,
+        feeds: &dyn Feeds,
+        next_subscription: &mut u64,
+    ) -> Result<Option<Message>> {
+        match message {
+            Message::Announce(announce) => {
+                return self.announce(announce, feeds, next_subscription);
+            }
+            Message::Ended(ended) => self.ended(&ended),
+            Message::Skip(skip) => return self.skip(&skip),
+            Message::Report(report) => self.report(&report),
+            Message::FeedProblem(problem) => feeds.refused(&problem.name, &problem.text),
+            other => debug!(?other, "ignored"),
+        }
+        Ok(None)
+    }
+
+    fn announce(
+        &self,
+        announce: Announce,
+        feeds: &dyn Feeds,
+        next_subscription: &mut u64,
+    ) -> Result<Option<Message>> {
+        let Announce { feed: name, publication } = announce;
+        if self.lock_closed().contains(&publication) {
+            return Ok(Some(close(publication, "another encoder took over")));
+        }
+        let Some(feed) = feeds.feed(&name) else {
+            debug!(feed = name, "the relay announced a feed that is gone");
+            return Ok(None);
+        };
+        let mut publications = self.lock();
+        if publications.contains_key(&publication) {
+            return Ok(None);
+        }
+        if publications.len() >= MAX_PUBLICATIONS {
+            bail!("the relay announced more than {MAX_PUBLICATIONS} publications");
+        }
+        let subscription = take_next(next_subscription);
+        let incoming = Incoming::new(name.clone(), feed, publication, subscription);
+        publications.insert(publication, incoming);
+        let released = TrackSet::default();
+        Ok(Some(Message::Subscribe(Subscribe { subscription, feed: name, publication, released })))
+    }
+
+    fn ended(&self, ended: &Ended) {
+        if let Some(incoming) = self.lock().get_mut(&ended.publication) {
+            incoming.end(ended);
+        }
+        self.sweep();
+    }
+
+    fn skip(&self, skip: &Skip) -> Result<Option<Message>> {
+        let mut publications = self.lock();
+        let Some((publication, incoming)) = find(&mut publications, skip.subscription) else {
+            return Ok(None);
+        };
+        let went = incoming.skip(skip)?;
+        drop(publications);
+        Ok(went.err().and_then(|why| self.give_up(publication, &why)))
+    }
+
+    fn report(&self, report: &Report) {
+        if let Some((_, incoming)) = find(&mut self.lock(), report.subscription) {
+            incoming.report(report);
+        }
+    }
+
+    /// Lets go of a publication that is off air here; returns what to tell the relay.
+    fn give_up(&self, publication: PublicationId, why: &str) -> Option<Message> {
+        let incoming = self.lock().remove(&publication)?;
+        let mut closed = self.lock_closed();
+        if closed.len() == MAX_CLOSED {
+            closed.pop_front();
+        }
+        closed.push_back(publication);
+        info!(feed = incoming.name(), %publication, reason = why, "off air");
+        Some(close(publication, why))
+    }
+
+    /// Lets go of what is over.
+    fn sweep(&self) {
+        self.lock().retain(|publication, incoming| {
+            let is_over = incoming.is_over();
+            if is_over {
+                info!(feed = incoming.name(), %publication, "off air");
+            }
+            !is_over
+        });
+    }
+
+    fn take_reports(&self) -> Vec<Received> {
+        let mut publications = self.lock();
+        let report = |incoming: &mut Incoming| {
+            let subscription = incoming.subscription()?;
+            Some(Received { subscription, ranges: incoming.take_report()? })
+        };
+        publications.values_mut().filter_map(report).collect()
+    }
+
+    /// Reads one stream of tags to its end.
+    async fn read(
+        &self,
+        stream: RecvStream,
+        partial: Partial,
+        lost: mpsc::Sender<(PublicationId, OffAir)>,
+    ) -> Result<()> {
+        let mut stream = TagStream::new(stream, partial);
+        let Some(subscription) = stream.header().await? else { return Ok(()) };
+        // Streams of a subscription that is over may still be on their way.
+        while find(&mut self.lock(), subscription).is_some() {
+            let Some((header, body)) = stream.tag().await? else { return Ok(()) };
+            if let Some(off_air) = self.receive(subscription, &header, body)? {
+                lost.send(off_air).await?;
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a tag; returns its publication if that is no longer on air here, and why.
+    fn receive(
+        &self,
+        subscription: u64,
+        header: &TagHeader,
+        body: Bytes,
+    ) -> Result<Option<(PublicationId, OffAir)>> {
+        let mut publications = self.lock();
+        let Some((publication, incoming)) = find(&mut publications, subscription) else {
+            return Ok(None);
+        };
+        let went = incoming.receive(header, body)?;
+        let is_over = incoming.is_over();
+        drop(publications);
+        self.received.notify_one();
+        if is_over {
+            self.sweep();
+        }
+        Ok(went.err().map(|why| (publication, why)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicationId, Incoming>> {
+        self.publications.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_closed(&self) -> MutexGuard<'_, VecDeque<PublicationId>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn close(publication: PublicationId, text: &str) -> Message {
+    Message::Close(Close { publication, text: text.to_owned() })
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}
+
+fn take_next(counter: &mut u64) -> u64 {
+    *counter += 1;
+    *counter
+}
+
+fn find(
+    publications: &mut HashMap<PublicationId, Incoming>,
+    subscription: u64,
+) -> Option<(PublicationId, &mut Incoming)> {
+    let mut all = publications.iter_mut();
+    let found = all.find(|(_, incoming)| incoming.subscription() == Some(subscription));
+    found.map(|(publication, incoming)| (*publication, incoming))
+}

@@ -1,0 +1,108 @@
+//! What the backhaul owes a feed when a node or the network goes away and comes back.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use media::Track;
+use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
+use testkit::{Node, PATIENCE, fixture, tempdir, wait_until};
+
+const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
+
+fn relay() -> Node {
+    Node::relay(FIRSTMILE).start().unwrap()
+}
+
+fn publish(url: &str) -> Publisher {
+    FfmpegPublish::new(&fixture::clip(), url).forever().start()
+}
+
+/// Seconds that the feed has been on air, if it is.
+fn on_air(node: &Node, feed: &str) -> Option<f64> {
+    node.feed(feed)?["since_s"].as_f64()
+}
+
+/// Stops a process as a frozen machine would, for longer than a link lives.
+fn freeze(node: &Node, while_frozen: impl FnOnce()) {
+    let signal = |name: &str| {
+        let pid = node.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let started = Instant::now();
+    signal("-STOP");
+    while_frozen();
+    // The link's own idle timeout is 4 s; there is nothing to wait for but the clock.
+    std::thread::sleep(Duration::from_secs(6).saturating_sub(started.elapsed()));
+    signal("-CONT");
+}
+
+#[test]
+fn a_studio_that_joins_in_mid_publication_gets_the_headers() {
+    let relay = relay();
+    let data = tempdir().unwrap();
+    let start = || {
+        let studio =
+            Node::studio(FIRSTMILE).data(data.path()).join(relay.join_link()).start().unwrap();
+        studio.wait_links(1);
+        studio
+    };
+    let studio = start();
+    let _publisher = publish(&relay.url(&studio.key("camera")));
+    // The headers, sent once, leave the relay's ring after some seconds.
+    wait_until("ten seconds on air", PATIENCE, || on_air(&studio, "camera") > Some(10.0));
+    studio.kill().unwrap();
+
+    let studio = start();
+    wait_until("the picture's size is known again", PATIENCE, || {
+        studio.feed("camera").is_some_and(|feed| feed["video"]["width"] == 640)
+    });
+    let mut player = rtmpdump_play(&studio.url("camera"));
+    player.wait_video(30, PATIENCE);
+    let tags = player.tags();
+    let first = |track: Track| tags.iter().find(|tag| tag.track == track).unwrap();
+    assert!(first(Track::Video).is_header(), "the player's first video tag is the header");
+    assert!(first(Track::Audio).is_header(), "the player's first audio tag is the header");
+}
+
+#[test]
+fn an_encoder_at_the_studio_takes_over_from_one_at_the_relay() {
+    let relay = relay();
+    let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+    for _ in 0..3 {
+        let mut far = publish(&relay.url(&studio.key("camera")));
+        wait_until("the feed comes by the relay", PATIENCE, || {
+            studio.feed("camera").is_some_and(|feed| feed["via"].is_string())
+        });
+        let mut near = publish(&studio.url(&studio.key("camera")));
+        let ended = far.wait(PATIENCE).unwrap();
+        assert!(!ended.status.success(), "the relay closed its encoder");
+        wait_until("the feed comes from here", PATIENCE, || {
+            studio.feed("camera").is_some_and(|feed| feed["via"].is_null())
+                && on_air(&studio, "camera") > Some(2.0)
+        });
+        assert!(near.is_running(), "the encoder that took over stays");
+    }
+}
+
+#[test]
+fn a_feed_that_is_removed_while_its_relay_is_away_harms_no_other() {
+    let relay = relay();
+    let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+    studio.json(&["feed", "add", "two"]);
+    let mut camera = publish(&relay.url(&studio.key("camera")));
+    let _two = publish(&relay.url(&studio.key("two")));
+    wait_until("both feeds are on air", PATIENCE, || {
+        ["camera", "two"].iter().all(|feed| on_air(&studio, feed).is_some())
+    });
+    freeze(&relay, || {
+        studio.json(&["feed", "remove", "camera"]);
+    });
+    assert!(!camera.wait(PATIENCE).unwrap().status.success(), "its encoder was closed");
+    studio.wait_feed("two", "live");
+    let mut player = rtmpdump_play(&studio.url("two"));
+    player.wait_video(30, PATIENCE);
+    let links = studio.status().unwrap()["links"].clone();
+    assert!(links[0]["reconnects"].as_u64() <= Some(3), "{links}");
+}
