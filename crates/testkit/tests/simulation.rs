@@ -31,6 +31,8 @@ enum Fault {
     Takeover { after: u64 },
     /// The encoder changes its picture: a new sequence header.
     Header { after: u64 },
+    /// The studio is killed and started again, and knows nothing of before.
+    Restart { after: u64 },
 }
 
 fn faults() -> impl Strategy<Value = Vec<Fault>> {
@@ -41,7 +43,8 @@ fn faults() -> impl Strategy<Value = Vec<Fault>> {
         (after.clone(), 500u64..6_000, 20u64..500)
             .prop_map(|(after, length, rate)| Fault::Narrow { after, length, rate }),
         after.clone().prop_map(|after| Fault::Takeover { after }),
-        after.prop_map(|after| Fault::Header { after }),
+        after.clone().prop_map(|after| Fault::Header { after }),
+        after.prop_map(|after| Fault::Restart { after }),
     ];
     proptest::collection::vec(fault, 0..6)
 }
@@ -217,6 +220,11 @@ impl Checks {
     }
 }
 
+fn play(studio: &Feed) -> Subscriber {
+    let policy = Policy { join: Join::Smooth, max_delay: BUDGET * 10, verbatim: false };
+    studio.subscribe(policy, None)
+}
+
 struct World {
     start: Instant,
     ms: u64,
@@ -242,8 +250,7 @@ impl World {
         let (relay, studio) = (Feed::new(Limits::default()), Feed::new(Limits::default()));
         let mut story = Story::default();
         let encoder = Encoder::start(&relay, 1, gop, start, 0, &mut story);
-        let policy = Policy { join: Join::Smooth, max_delay: BUDGET * 10, verbatim: false };
-        let player = studio.subscribe(policy, None);
+        let player = play(&studio);
         Self {
             start,
             ms: 0,
@@ -285,6 +292,14 @@ impl World {
                     self.released = subscription.receiver.edges();
                 }
                 self.connected_at = self.ms + length;
+            }
+            Fault::Restart { .. } => {
+                self.apply(Fault::Cut { after: 0, length: 300 });
+                self.incoming = None;
+                self.released = TrackSet::default();
+                self.studio = Feed::new(Limits::default());
+                self.player = play(&self.studio);
+                self.checks = Checks::default();
             }
             Fault::Narrow { rate, .. } => self.network.rate = rate,
             Fault::Takeover { .. } => {
@@ -443,7 +458,8 @@ proptest! {
             | Fault::Cut { after, .. }
             | Fault::Narrow { after, .. }
             | Fault::Takeover { after }
-            | Fault::Header { after }) = fault;
+            | Fault::Header { after }
+            | Fault::Restart { after }) = fault;
             let until = world.ms + after;
             world.run(until);
             world.apply(fault);
@@ -458,7 +474,8 @@ proptest! {
                     world.network.rate = 5_000;
                     calm_at = calm_at.max(world.ms);
                 }
-                _ => {}
+                Fault::Restart { .. } => calm_at = calm_at.max(world.ms + 300),
+                Fault::Takeover { .. } | Fault::Header { .. } => {}
             }
         }
         // A GOP to wait for a keyframe, the budget to notice, and as much to catch up.
