@@ -19,7 +19,6 @@ pub mod frames;
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod netns;
-pub mod nginx;
 mod node;
 pub mod process;
 mod proxy;
