@@ -1,0 +1,306 @@
+//! Studios at the door: who may come in, and what one link is from its hello to its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use backhaul::{Event, FeedKey, FeedProblem, Hello, Refusal, Session, VERSION, Welcome};
+use hub::{Cut, Feed};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, warn};
+
+use super::Node;
+use super::directory;
+use crate::egress::backhaul::{self as egress, Control};
+use crate::guests::{Guest, Guests};
+use crate::identity::PublicKey;
+use crate::quic::{Link, Listener};
+use crate::secret::Secret;
+use crate::status::{LinkState, LinkStatus};
+use crate::store;
+
+/// Callers that have not been let in yet, from everywhere together.
+const MAX_CALLERS: usize = 128;
+/// How long a caller may take to say who it is.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// Silence after which a link is dead if its studio calls anew.
+const SILENT: Duration = Duration::from_secs(1);
+/// How long a peer that was refused may take to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A studio that is, or was, connected.
+#[derive(Debug)]
+pub(super) struct Studio {
+    name: String,
+    instance: [u8; 16],
+    pub(super) link: Option<Link>,
+    connects: u64,
+    last_error: Option<String>,
+}
+
+impl Node {
+    pub(super) async fn serve_studios(
+        self: Arc<Self>,
+        quic: &Listener,
+        shutdown: CancellationToken,
+    ) {
+        let mut sweep = tokio::time::interval(Duration::from_secs(60));
+        let guests = Guests::new(self.config.limits.unauthenticated_per_ip);
+        let seats = Arc::new(Semaphore::new(MAX_CALLERS));
+        loop {
+            let incoming = tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = sweep.tick() => {
+                    self.sweep();
+                    continue;
+                }
+                incoming = quic.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            let guest = guests.enter(incoming.remote_address());
+            let Some((guest, seat)) = guest.zip(seats.clone().try_acquire_owned().ok()) else {
+                incoming.refuse();
+                continue;
+            };
+            let node = self.clone();
+            tokio::spawn(async move {
+                match incoming.handshake().await {
+                    Ok(Some(link)) => {
+                        let span = tracing::info_span!("studio", key = %link.peer());
+                        node.serve_studio(link, (guest, seat)).instrument(span).await;
+                    }
+                    Ok(None) => {}
+                    Err(error) => debug!(reason = %error, "a caller failed the handshake"),
+                }
+            });
+        }
+    }
+
+    /// One studio's link, from its hello to its end.
+    async fn serve_studio(&self, link: Link, caller: (Guest, OwnedSemaphorePermit)) {
+        let hello = tokio::time::timeout(HELLO_DEADLINE, greet(&link)).await;
+        let (mut control, hello) = match hello {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(error)) => return debug!(reason = %error, "a caller said no hello"),
+            Err(_) => {
+                link.close("no hello in time");
+                return debug!("a caller said no hello in time");
+            }
+        };
+        self.drop_dead(&link, &hello).await;
+        if let Err((refusal, text)) = self.admit(&link, &hello) {
+            warn!(studio = hello.name, reason = text, "refused");
+            control.session.refuse(refusal, &text);
+            // The peer closes the link once it has read why.
+            let _ = control.flush().await;
+            let _ = tokio::time::timeout(FAREWELL, link.closed()).await;
+            link.close("refused");
+            return;
+        }
+        drop(caller);
+        info!(studio = hello.name, address = %link.remote_address(), agent = hello.agent, "joined");
+        control.session.welcome(Welcome {
+            version: VERSION,
+            agent: crate::agent(),
+            host: self.config.public_host.clone().unwrap_or_default(),
+            rtmp_port: self.addresses.rtmp.port(),
+        });
+        let peer = PeerFeeds { node: self, studio: link.peer() };
+        let reason = tokio::select! {
+            result = egress::run(&link, control, &peer) => match result {
+                Ok(()) => "it ended".to_owned(),
+                Err(error) => format!("{error:#}"),
+            },
+            reason = link.closed() => reason,
+        };
+        link.close("over");
+        self.left(&link, &hello, &reason);
+    }
+
+    /// A studio that was killed and started again is a new instance, while its old link looks
+    /// alive until it times out: a link that is silent gives way at once.
+    async fn drop_dead(&self, link: &Link, hello: &Hello) {
+        let before = match self.lock_studios().get(&link.peer()) {
+            Some(Studio { instance, link: Some(before), .. }) if *instance != hello.instance => {
+                before.clone()
+            }
+            _ => return,
+        };
+        if before.is_heard(SILENT).await {
+            return;
+        }
+        before.close("silent, and called again");
+        if let Some(studio) = self.lock_studios().get_mut(&link.peer())
+            && studio.link.as_ref().is_some_and(|present| present.is_same(&before))
+        {
+            studio.link = None;
+        }
+    }
+
+    /// Lets a studio in, or says why not.
+    fn admit(&self, link: &Link, hello: &Hello) -> Result<(), (Refusal, String)> {
+        let key = link.peer();
+        if !hello.speaks_our_version() {
+            let text = format!(
+                "this relay speaks version {VERSION} of the backhaul, and the studio {:?}: upgrade \
+                 the older of the two",
+                hello.versions
+            );
+            return Err((Refusal::Version, text));
+        }
+        self.check_room(key, hello)?;
+        // Writes to the disk; the studios' lock is not held meanwhile.
+        tokio::task::block_in_place(|| self.check_invite(key, hello))?;
+        let mut studios = self.lock_studios();
+        let known = studios.get(&key);
+        let connects = known.map_or(0, |studio| studio.connects) + 1;
+        if let Some(before) = known.and_then(|studio| studio.link.as_ref()) {
+            before.close("replaced by a new link");
+        }
+        studios.insert(
+            key,
+            Studio {
+                name: hello.name.clone(),
+                instance: hello.instance,
+                link: Some(link.clone()),
+                connects,
+                last_error: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// Whether the studio is the only one of its identity, and there is room for it.
+    fn check_room(&self, key: PublicKey, hello: &Hello) -> Result<(), (Refusal, String)> {
+        let studios = self.lock_studios();
+        let present = studios.get(&key).filter(|studio| studio.link.is_some());
+        if present.is_some_and(|studio| studio.instance != hello.instance) {
+            let text = "another program with this studio's identity is connected: stop one of \
+                        the two, or give one its own data directory";
+            return Err((Refusal::Duplicate, text.to_owned()));
+        }
+        let open = studios.values().filter(|studio| studio.link.is_some()).count();
+        if present.is_none() && open >= self.config.limits.studios {
+            return Err((Refusal::Full, format!("this relay takes {open} studios and is full")));
+        }
+        Ok(())
+    }
+
+    fn check_invite(&self, key: PublicKey, hello: &Hello) -> Result<(), (Refusal, String)> {
+        let mut store = self.lock_store();
+        let now = SystemTime::now();
+        let failed = |error: store::StoreError| {
+            warn!(%error, "cannot remember the studio");
+            (Refusal::Full, "the relay cannot write its data directory".to_owned())
+        };
+        if store.admitted.contains(&key) {
+            return store.admitted.seen(&key, now).map_err(failed);
+        }
+        // Whoever comes is let in; there is nothing to remember.
+        if self.config.open && hello.invite.is_empty() {
+            return Ok(());
+        }
+        if !self.config.open {
+            let not_admitted = "this relay does not know the studio: ask for a new join link \
+                                (firstmile invite, on the relay)";
+            let Ok(invite) = hello.invite.parse::<Secret>() else {
+                return Err((Refusal::NotAdmitted, not_admitted.to_owned()));
+            };
+            store.invites.redeem(&invite, now).map_err(|refused| match refused {
+                store::Refused::Unknown => (Refusal::NotAdmitted, not_admitted.to_owned()),
+                store::Refused::Expired => {
+                    let text = "the join link has expired: ask for a new one (firstmile invite, \
+                                on the relay)";
+                    (Refusal::InviteExpired, text.to_owned())
+                }
+                store::Refused::UsedUp => {
+                    let text = "the join link was used up: ask for a new one (firstmile invite, \
+                                on the relay)";
+                    (Refusal::InviteUsedUp, text.to_owned())
+                }
+                store::Refused::Store(error) => failed(error),
+            })?;
+        }
+        store.admitted.admit(key, now).map_err(failed)
+    }
+
+    fn left(&self, link: &Link, hello: &Hello, reason: &str) {
+        let mut studios = self.lock_studios();
+        let Some(studio) = studios.get_mut(&link.peer()) else { return };
+        // A new link of the same studio may be here already.
+        if !studio.link.as_ref().is_some_and(|present| present.is_same(link)) {
+            return debug!(reason, "a link was replaced");
+        }
+        info!(studio = hello.name, reason, "left");
+        studio.link = None;
+        studio.last_error = Some(reason.to_owned());
+        // Under the lock: a link that comes back now is noted after this.
+        self.directory.send_if_modified(|directory| {
+            directory.leave(&link.peer(), Instant::now());
+            false
+        });
+    }
+
+    pub(super) fn lock_studios(&self) -> MutexGuard<'_, HashMap<PublicKey, Studio>> {
+        self.studios.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One studio's view of the relay.
+struct PeerFeeds<'a> {
+    node: &'a Node,
+    studio: PublicKey,
+}
+
+impl egress::Feeds for PeerFeeds<'_> {
+    fn push(&self, list: Vec<FeedKey>) -> (Vec<(String, Feed)>, Vec<FeedProblem>) {
+        let node = self.node;
+        let max = node.config.limits.feeds_per_studio;
+        let mut change = directory::Change::default();
+        node.directory.send_modify(|directory| {
+            change = directory.push(self.studio, list, max);
+        });
+        let now = Instant::now();
+        for feed in &change.revoked {
+            node.hub.feed(feed.clone()).cut(Cut::Revoked, now);
+        }
+        for feed in &change.removed {
+            node.hub.remove(feed);
+        }
+        let feeds = change.current.into_iter().map(|id| (id.name.clone(), node.hub.feed(id)));
+        (feeds.collect(), change.problems)
+    }
+}
+
+impl Studio {
+    pub(super) fn status(&self, key: &PublicKey) -> LinkStatus {
+        let stats = self.link.as_ref().map(Link::stats);
+        LinkStatus {
+            peer: format!("{} ({key})", self.name),
+            address: self
+                .link
+                .as_ref()
+                .map_or_else(String::new, |link| link.remote_address().to_string()),
+            transport: "quic".into(),
+            state: if stats.is_some() { LinkState::Up } else { LinkState::Connecting },
+            rtt_ms: stats.map(|stats| stats.rtt.as_secs_f64() * 1_000.0),
+            loss: stats.map(|stats| stats.loss),
+            bytes_in: stats.map_or(0, |stats| stats.received_bytes),
+            bytes_out: stats.map_or(0, |stats| stats.sent_bytes),
+            reconnects: self.connects - 1,
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+/// Reads a caller's hello.
+async fn greet(link: &Link) -> Result<(Control, Hello)> {
+    let (send, receive) = link.accept_control().await?;
+    let mut control = Control { session: Session::accept(), send, receive };
+    match control.event().await? {
+        Event::Hello(hello) => Ok((control, hello)),
+        other => anyhow::bail!("the caller began with {other:?}"),
+    }
+}
