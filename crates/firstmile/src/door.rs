@@ -1,8 +1,8 @@
 //! The RTMP door: from a TCP connection to an encoder that may publish or a player that may play.
 //!
-//! The life of a connection, in order: [`Door::serve`] accepts, [`run`] reads what the client
-//! wants, the node's [`Gate`] decides, and [`ingest::rtmp`](crate::ingest::rtmp) or
-//! [`egress::rtmp`](crate::egress::rtmp) carries the media until somebody leaves.
+//! The life of a connection, in order: [`Door::serve`] accepts, `request` reads what the client
+//! wants, the node's [`Gate`] decides, and [`ingest::rtmp`] or [`egress::rtmp`] carries the media
+//! until somebody leaves.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
 
 use crate::Limits;
 use crate::ring::{Entry, Headers, Ring};
+use crate::squeeze::Squeeze;
 
 /// What a subscriber gets first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,17 +94,8 @@ pub(crate) struct Cursor {
     pending: VecDeque<Item>,
     /// Whether video waits for a keyframe.
     gate: bool,
-    catch_up: Option<CatchUp>,
+    catch_up: Option<Squeeze>,
     skipped: u64,
-}
-
-/// Squeezes the video of the joined GOP into the last milliseconds before the live edge.
-#[derive(Clone, Copy, Debug)]
-struct CatchUp {
-    /// Serial where the live edge was at the join.
-    until: u64,
-    /// Timestamp of the next frame: one millisecond apart, the last one at the edge.
-    timestamp: i64,
 }
 
 impl Cursor {
@@ -179,7 +171,7 @@ impl Cursor {
         self.publication = Some(publication);
         self.move_to(target, publication, view);
         if self.policy.join == Join::Fast {
-            self.catch_up = catch_up(ring, target);
+            self.catch_up = Some(Squeeze::new(ring, target));
         }
     }
 
@@ -235,17 +227,15 @@ impl Cursor {
                 _ => {}
             }
         }
-        let Some(catch_up) = self.catch_up.as_mut().filter(|catch_up| serial < catch_up.until)
-        else {
+        let Some(squeeze) = self.catch_up.as_mut().filter(|squeeze| squeeze.covers(serial)) else {
             self.catch_up = None;
             return Step::Item(item(entry));
         };
         if tag.track != Track::Video {
             return Step::Passed;
         }
-        let timestamp = catch_up.timestamp.max(tag.timestamp);
-        catch_up.timestamp += 1;
-        Step::Item(Item { timestamp, ..item(entry) })
+        let (timestamp, tag) = squeeze.next(tag);
+        Step::Item(Item { timestamp, tag, ..item(entry) })
     }
 
     fn has_already(&self, entry: &Entry) -> bool {
@@ -333,15 +323,4 @@ fn item(entry: &Entry) -> Item {
         arrival: entry.arrival,
         timestamp: entry.tag.timestamp,
     }
-}
-
-/// The squeeze for a join at `target`; `None` if there is no frame to squeeze.
-fn catch_up(ring: &Ring, target: u64) -> Option<CatchUp> {
-    let frames = ring
-        .range(target)
-        .filter(|(_, entry)| entry.tag.track == Track::Video && !entry.tag.is_header());
-    let (count, edge) = frames.fold((0, None), |(count, edge), (_, entry)| {
-        (count + 1, edge.max(Some(entry.tag.timestamp)))
-    });
-    Some(CatchUp { until: ring.end(), timestamp: edge? - (count - 1) })
 }

@@ -17,6 +17,7 @@ mod damper;
 mod feed;
 mod pace;
 mod ring;
+mod squeeze;
 
 pub use cursor::{Item, Join, Next, Policy, Resume};
 pub use feed::{

@@ -1,6 +1,72 @@
-//! What a video sequence header says about the picture.
+//! What a video tag says about the picture: its size, and when it is shown.
+
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::{Codec, Role, Tag};
+
+/// Where a frame's composition time stands.
+enum Composition {
+    /// A signed 24-bit field at this offset.
+    At(usize),
+    /// There is no field, and it is zero: an Enhanced RTMP `CodedFramesX` packet.
+    Zero,
+}
+
+fn composition(tag: &Tag) -> Option<Composition> {
+    let first = *tag.body.first()?;
+    if !matches!(tag.role, Role::Keyframe | Role::Frame) {
+        return None;
+    }
+    match tag.codec? {
+        // FLV 10.1 §E.4.3.1, and H.265 after its example.
+        Codec::FlvVideo(7 | 12) if tag.body.len() >= 5 => Some(Composition::At(2)),
+        // Enhanced RTMP v2, ExVideoTagBody; only these codecs have the field.
+        Codec::FourCc(fourcc) if [*b"avc1", *b"hvc1", *b"vvc1"].contains(&fourcc) => {
+            match first & 0x0f {
+                1 if tag.body.len() >= 8 => Some(Composition::At(5)),
+                3 => Some(Composition::Zero),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Milliseconds between the decoding and the showing of a frame; `None` where the tag has none to
+/// say.
+pub fn composition_time(tag: &Tag) -> Option<i32> {
+    match composition(tag)? {
+        Composition::Zero => Some(0),
+        Composition::At(at) => {
+            let field = [tag.body[at], tag.body[at + 1], tag.body[at + 2], 0];
+            Some(i32::from_be_bytes(field) >> 8)
+        }
+    }
+}
+
+/// The tag with another composition time in milliseconds, cut to 24 bits; the coded picture is
+/// the same. A tag without one is returned as it is.
+pub fn with_composition_time(tag: &Tag, time: i32) -> Tag {
+    let time = time.clamp(-0x80_0000, 0x7f_ffff);
+    let is_other = composition_time(tag) != Some(time);
+    let Some(composition) = composition(tag).filter(|_| is_other) else { return tag.clone() };
+    let time = time.to_be_bytes();
+    let mut body = BytesMut::with_capacity(tag.body.len() + 3);
+    match composition {
+        Composition::At(at) => {
+            body.put_slice(&tag.body);
+            body[at..at + 3].copy_from_slice(&time[1..]);
+        }
+        Composition::Zero => {
+            // `CodedFrames` is `CodedFramesX` with the field.
+            body.put_u8(tag.body[0] & 0xf0 | 1);
+            body.put_slice(&tag.body[1..5]);
+            body.put_slice(&time[1..]);
+            body.put_slice(&tag.body[5..]);
+        }
+    }
+    Tag { body: Bytes::from(body), ..tag.clone() }
+}
 
 /// Width and height of the picture in pixels, cropping applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +246,25 @@ mod tests {
         ];
         let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(&body));
         assert_eq!(resolution(&tag), Some(Resolution { width: 640, height: 360 }));
+    }
+
+    #[test]
+    fn a_composition_time_is_read_and_written_and_nothing_else_changes() {
+        let video = |body: &'static [u8]| Tag::new(Track::Video, 0, Bytes::from_static(body));
+        let avc = video(&[0x27, 1, 0xff, 0xff, 0xfe, 1, 2, 3]);
+        assert_eq!(composition_time(&avc), Some(-2));
+        let moved = with_composition_time(&avc, 300);
+        assert_eq!(moved.body[..], [0x27, 1, 0, 1, 44, 1, 2, 3]);
+        assert_eq!(composition_time(&moved), Some(300));
+        let hevc = video(b"\xa3hvc1\x01\x02");
+        assert_eq!(composition_time(&hevc), Some(0));
+        assert_eq!(with_composition_time(&hevc, 0), hevc, "nothing to write");
+        let moved = with_composition_time(&hevc, -1);
+        assert_eq!(&moved.body[..], b"\xa1hvc1\xff\xff\xff\x01\x02");
+        assert_eq!(Tag::new(Track::Video, 0, moved.body.clone()), moved, "the same kind of frame");
+        for other in [&b"\x17\x00\x00\x00\x00\x01"[..], b"\x91av01\x00", b"\x12\x00", b""] {
+            assert_eq!(composition_time(&video(other)), None);
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         println!(
             "A clip travels encoder -> relay -> backhaul -> studio -> player, all on this \
              machine.\n\n\
-             Watch it:        ffplay -fflags nobuffer {play_url}\n\
+             Watch it:        ffplay {play_url}\n\
              \x20                (or open that address in VLC, or as a media source in OBS)\n\
              Take it over:    Server rtmp://{}/live, Stream key {}\n\
              Look inside:     http://{http}/api/v1/status\n\
