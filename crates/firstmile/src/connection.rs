@@ -181,7 +181,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             return Poll::Ready(Ok(Exchange::Closed));
         }
         self.last_read = Instant::now();
-        self.read_size = if read >= spare.min(LARGE_READ) { LARGE_READ } else { SMALL_READ };
+        if read >= spare.min(LARGE_READ) {
+            self.read_size = LARGE_READ;
+        } else if read < SMALL_READ / 4 {
+            self.read_size = SMALL_READ;
+        }
         Poll::Ready(Ok(Exchange::Read))
     }
 

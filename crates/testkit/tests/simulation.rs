@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hub::{Feed, Item, Join, Limits, Next, Policy, Publisher, Resume, Subscriber};
 use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// One way, in milliseconds.
 const DELAY: u64 = 50;
@@ -162,6 +163,7 @@ impl Network {
 
 /// One subscription, seen from both ends.
 struct Subscription {
+    publication: PublicationId,
     subscriber: Subscriber,
     sender: Sender,
     video_stream: u64,
@@ -173,6 +175,7 @@ impl Subscription {
     fn new(relay: &Feed, publication: PublicationId, released: TrackSet<Option<u64>>) -> Self {
         let policy = Policy { join: Join::Publication, max_delay: BUDGET, verbatim: true };
         Self {
+            publication,
             subscriber: relay.subscribe(policy, Some(Resume { publication, released })),
             sender: Sender::new(1, released),
             video_stream: 2,
@@ -344,16 +347,13 @@ impl World {
         let mut items = Vec::new();
         while self.network.free_at.max(self.network.blocked_until) < self.ms + BACKLOG {
             let subscription = self.subscription.as_mut().expect("it was just made");
+            let publication = subscription.publication;
             items.clear();
             if subscription.subscriber.poll(now, &mut items, 1) != Next::Tags {
                 break;
             }
             for item in &items {
-                if self
-                    .incoming
-                    .as_ref()
-                    .is_some_and(|p| p.publication() != item.position.publication)
-                {
+                if item.position.publication != publication {
                     // The publication before is over once its tags are through.
                     if self.network.under_way.is_empty() {
                         self.subscription = None;
@@ -444,7 +444,12 @@ fn a_short_cut_loses_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    // The same stories in every run; more of them, and others, when somebody looks for trouble.
+    #![proptest_config(ProptestConfig {
+        cases: 100,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
 
     /// Whatever happens: no tag twice, none out of order, no frame without its header or its
     /// GOP's start; and the picture is live again soon after the last fault.

@@ -37,6 +37,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<&'static str, Error> {
     let mut show = Show::new(player);
     let mut tick = tokio::time::interval(TICK);
+    // Made once: many players wait for the same token, and each new wait takes its lock.
+    let mut shutdown = std::pin::pin!(shutdown.cancelled());
     loop {
         while let Some(event) = connection.session.poll_event() {
             match event {
@@ -64,7 +66,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             () = tokio::time::sleep_until(stuck_at.into()), if is_writing => {
                 return Err(Error::Stuck(limits.write_timeout));
             }
-            () = shutdown.cancelled() => {
+            () = &mut shutdown => {
                 // What the feed still has goes out before the end.
                 if connection.is_flushed() {
                     show.fill(&mut connection.session);

@@ -23,6 +23,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     shutdown: &CancellationToken,
 ) -> Result<Option<&'static str>, Error> {
     let mut publisher = encoder.publisher;
+    let mut shutdown = std::pin::pin!(shutdown.cancelled());
     loop {
         let event = tokio::select! {
             event = connection.event(limits.read_timeout) => event?,
@@ -33,7 +34,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     hub::Cut::Revoked => "the stream key was revoked",
                 }));
             }
-            () = shutdown.cancelled() => {
+            () = &mut shutdown => {
                 connection.session.end_publish("NetStream.Failed", "the server is stopping");
                 return Ok(Some("this node is stopping"));
             }

@@ -13,7 +13,10 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
+    VarInt,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 
@@ -28,6 +31,11 @@ const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// A link silent for this long is dead. Longer outages are for a new connection: this one's own
 /// timers would sleep too long.
 const IDLE: Duration = Duration::from_secs(4);
+/// Packets that one acknowledgement is for, where the peer can: every second one costs more than
+/// the media itself.
+const ACK_EVERY: u32 = 10;
+/// How long an acknowledgement may wait for more packets.
+const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Streams of tags that a peer may have open: two for each of 256 feeds, and GOPs in flight.
 const MAX_TAG_STREAMS: u32 = 1_024;
 /// Bytes a stream may be ahead of its reader: 100 Mb/s over a round trip of 200 ms.
@@ -349,9 +357,12 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut acknowledge = AckFrequencyConfig::default();
+    acknowledge.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY)).max_ack_delay(Some(ACK_DELAY));
     let idle = IdleTimeout::try_from(IDLE).expect("a few seconds are a valid timeout");
     transport
         .congestion_controller_factory(Arc::new(BbrConfig::default()))
+        .ack_frequency_config(Some(acknowledge))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(idle))
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
