@@ -120,13 +120,25 @@ impl Drop for FeedTask {
     }
 }
 
+/// A queue of messages for the control stream.
+pub type ControlQueue = (mpsc::Sender<Message>, mpsc::Receiver<Message>);
+
+/// An empty queue for a new link.
+pub fn control_queue() -> ControlQueue {
+    mpsc::channel(CONTROL_QUEUE)
+}
+
 /// Serves a studio until its link is lost; the session is open.
 ///
 /// # Errors
 ///
 /// The reason why the link is over.
-pub async fn run(link: &Link, mut control: Control, feeds: &dyn Feeds) -> Result<()> {
-    let (tell, mut told) = mpsc::channel(CONTROL_QUEUE);
+pub async fn run(
+    link: &Link,
+    mut control: Control,
+    (tell, mut told): ControlQueue,
+    feeds: &dyn Feeds,
+) -> Result<()> {
     let senders = Senders::default();
     let mut tasks: HashMap<String, FeedTask> = HashMap::new();
     let mut govern = tokio::time::interval(GOVERN_INTERVAL);

@@ -49,6 +49,8 @@ pub(crate) struct Change {
     pub(crate) removed: Vec<FeedId>,
     /// Feeds that were not taken.
     pub(crate) problems: Vec<FeedProblem>,
+    /// Feeds whose key the list claims too; they keep it, and their studios should know.
+    pub(crate) contested: Vec<FeedId>,
 }
 
 impl Directory {
@@ -75,6 +77,7 @@ impl Directory {
             } else if feeds.len() >= max {
                 Some(format!("this relay takes {max} feeds from a studio"))
             } else if feeds.contains_key(&name) || self.by_hash.contains_key(&hash) {
+                change.contested.extend(self.by_hash.get(&hash).cloned());
                 Some("its key is in use; rotate it".to_owned())
             } else {
                 None
@@ -155,6 +158,7 @@ mod tests {
         directory.push(A, vec![key("camera", 1)], 8);
         let change = directory.push(B, vec![key("camera", 1), key("Bad Name", 2)], 8);
         assert_eq!(change.problems.len(), 2);
+        assert_eq!(change.contested, [id(A, "camera")]);
         assert_eq!(directory.find(&KeyHash([1; 32])), Some(id(A, "camera")));
         let names = vec![key("camera", 4), key("b", 5), key("c", 6)];
         assert_eq!(directory.push(B, names, 2).problems[0].name, "c");

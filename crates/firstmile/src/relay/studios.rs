@@ -5,14 +5,14 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
-use backhaul::{Event, FeedKey, FeedProblem, Hello, Refusal, Session, VERSION, Welcome};
+use backhaul::{Event, FeedKey, FeedProblem, Hello, Message, Refusal, Session, VERSION, Welcome};
 use hub::{Cut, Feed};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::Node;
-use super::directory;
+use super::directory::{self, FeedId};
 use crate::egress::backhaul::{self as egress, Control};
 use crate::guests::{Guest, Guests};
 use crate::identity::PublicKey;
@@ -38,6 +38,8 @@ pub(super) struct Studio {
     pub(super) link: Option<Link>,
     connects: u64,
     last_error: Option<String>,
+    /// What its control stream is to say.
+    tell: Option<mpsc::Sender<Message>>,
 }
 
 impl Node {
@@ -108,8 +110,12 @@ impl Node {
             rtmp_port: self.addresses.rtmp.port(),
         });
         let peer = PeerFeeds { node: self, studio: link.peer() };
+        let (tell, told) = egress::control_queue();
+        if let Some(studio) = self.lock_studios().get_mut(&link.peer()) {
+            studio.tell = Some(tell.clone());
+        }
         let reason = tokio::select! {
-            result = egress::run(&link, control, &peer) => match result {
+            result = egress::run(&link, control, (tell, told), &peer) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => format!("{error:#}"),
             },
@@ -117,6 +123,16 @@ impl Node {
         };
         link.close("over");
         self.left(&link, &hello, &reason);
+    }
+
+    /// Tells the studio whose key another one claims.
+    fn warn_holder(&self, feed: FeedId) {
+        let text = "another studio claims the same key: rotate it".to_owned();
+        let studios = self.lock_studios();
+        if let Some(tell) = studios.get(&feed.studio).and_then(|studio| studio.tell.as_ref()) {
+            // One that is slow to listen hears of it at the next claim.
+            let _ = tell.try_send(Message::FeedProblem(FeedProblem { name: feed.name, text }));
+        }
     }
 
     /// A studio that was killed and started again is a new instance, while its old link looks
@@ -167,6 +183,7 @@ impl Node {
                 link: Some(link.clone()),
                 connects,
                 last_error: None,
+                tell: None,
             },
         );
         Ok(())
@@ -235,6 +252,7 @@ impl Node {
         }
         info!(studio = hello.name, reason, "left");
         studio.link = None;
+        studio.tell = None;
         studio.last_error = Some(reason.to_owned());
         // Under the lock: a link that comes back now is noted after this.
         self.directory.send_if_modified(|directory| {
@@ -268,6 +286,9 @@ impl egress::Feeds for PeerFeeds<'_> {
         }
         for feed in &change.removed {
             node.hub.remove(feed);
+        }
+        for feed in change.contested {
+            node.warn_holder(feed);
         }
         let feeds = change.current.into_iter().map(|id| (id.name.clone(), node.hub.feed(id)));
         (feeds.collect(), change.problems)

@@ -50,7 +50,7 @@ struct State {
     connects: u64,
     last_error: Option<String>,
     is_refused: bool,
-    /// Feeds that the relay did not take, and why.
+    /// Feeds that the relay did not take, or whose key is claimed there, and why.
     refused_feeds: HashMap<String, String>,
 }
 
@@ -117,7 +117,7 @@ impl Uplink {
         if state.refused_feeds.get(name).is_some_and(|known| known == why) {
             return;
         }
-        warn!(relay = self.relay.name, feed = name, why, "the relay does not take a feed");
+        warn!(relay = self.relay.name, feed = name, why, "the relay has trouble with a feed");
         state.refused_feeds.insert(name.to_owned(), why.to_owned());
     }
 
@@ -125,7 +125,7 @@ impl Uplink {
     pub fn alarms(&self) -> Vec<String> {
         let state = self.lock();
         let refused = state.refused_feeds.iter().map(|(name, why)| {
-            format!("the relay {} does not take the feed {name}: {why}", self.relay.name)
+            format!("the relay {} has trouble with the feed {name}: {why}", self.relay.name)
         });
         refused.collect()
     }

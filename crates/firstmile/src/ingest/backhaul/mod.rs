@@ -40,7 +40,7 @@ pub trait Feeds: Send + Sync {
     fn feed(&self, name: &str) -> Option<Feed>;
     /// The names of the feeds and their keys' hashes, and how to wait for a change.
     fn keys(&self) -> watch::Receiver<Arc<Vec<FeedKey>>>;
-    /// Takes note of a feed that the relay refused.
+    /// Takes note of a feed that the relay refused, or whose key is claimed there.
     fn refused(&self, name: &str, why: &str);
 }
 
