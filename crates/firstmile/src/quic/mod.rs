@@ -5,7 +5,8 @@
 
 mod verify;
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::CertificateDer;
 
 use crate::identity::{CERTIFICATE_NAME, Identity, PublicKey};
+use crate::platform;
 
 use verify::{AnyKey, Pinned, key_of};
 
@@ -378,6 +380,17 @@ fn transport() -> TransportConfig {
 
 /// A UDP socket with room for bursts: a keyframe arrives as some hundred packets at once.
 fn udp_socket(address: SocketAddr) -> Result<std::net::UdpSocket> {
+    let is_any = address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let socket = match bind_udp(address) {
+        Err(error) if is_any && platform::has_no_ipv6(&error) => {
+            bind_udp((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        socket => socket,
+    };
+    socket.with_context(|| format!("cannot listen on UDP {address}"))
+}
+
+fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     const BUFFER: usize = 4 << 20;
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
@@ -391,7 +404,7 @@ fn udp_socket(address: SocketAddr) -> Result<std::net::UdpSocket> {
     // The system may grant less.
     let _ = socket.set_recv_buffer_size(BUFFER);
     let _ = socket.set_send_buffer_size(BUFFER);
-    socket.bind(&address.into()).with_context(|| format!("cannot listen on UDP {address}"))?;
+    socket.bind(&address.into())?;
     Ok(socket.into())
 }
 

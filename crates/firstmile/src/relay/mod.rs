@@ -20,11 +20,11 @@ use crate::config::relay::Config;
 use crate::door::{Door, Encoder, Gate, Player};
 use crate::error::Hint;
 use crate::identity::{Identity, PublicKey};
-use crate::join::{JoinLink, host_port};
+use crate::join::JoinLink;
 use crate::platform;
 use crate::quic::Listener;
 use crate::secret::{Secret, StreamKey, Token};
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Status};
+use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Status, rtmp_server};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
 use crate::web::{self, AllowedHosts, ApiError};
 
@@ -178,10 +178,10 @@ impl Node {
              firstmile studio --join {link}\n\n\
              The link admits any number of studios for 24 hours; `firstmile invite` makes stricter \
              ones.\nThe studio shows what to type into the encoders.\n\n\
-             \x20 Encoders    rtmp://{}/live\n\
+             \x20 Encoders    {}\n\
              \x20 Studios     UDP port {secure}\n\
              \x20 Status      http://{http}/api/v1/status\n",
-            host_port(host, rtmp),
+            rtmp_server(host, rtmp),
         );
         if self.config.public_host.is_none() {
             text.push_str(&format!(
