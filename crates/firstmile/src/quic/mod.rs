@@ -33,9 +33,11 @@ const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// A link silent for this long is dead. Longer outages are for a new connection: this one's own
 /// timers would sleep too long.
 const IDLE: Duration = Duration::from_secs(4);
-/// Packets that one acknowledgement is for, where the peer can: every second one costs more than
-/// the media itself.
-const ACK_EVERY: u32 = 10;
+/// Packets that may come before one is acknowledged, where the peer can: acknowledging every second
+/// one costs as much as the media. Never more than BBR's smallest window of four packets less one:
+/// beyond that a small window waits for [`ACK_DELAY`] in every round trip, measures a low rate, and
+/// never grows again.
+const ACK_EVERY: u32 = 3;
 /// How long an acknowledgement may wait for more packets.
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Streams of tags that a peer may have open: two for each of 256 feeds, and GOPs in flight.
