@@ -91,6 +91,9 @@ pub struct RelayArgs {
     /// Let studios in without an invite
     #[arg(long, env = "FIRSTMILE_RELAY_OPEN", value_parser = FalseyValueParser::new())]
     pub open: bool,
+    /// Keep a trace of every RTMP connection, without keys, in DIR/traces
+    #[arg(long, env = "FIRSTMILE_RELAY_TRACE_RTMP", value_parser = FalseyValueParser::new())]
+    pub trace_rtmp: bool,
     /// Print results in this form
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub output: Output,
@@ -115,6 +118,9 @@ pub struct StudioArgs {
     /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
     #[arg(long, env = "FIRSTMILE_STUDIO_HTTP", value_name = "ADDR")]
     pub http: Option<Listen>,
+    /// Keep a trace of every RTMP connection, without keys, in DIR/traces
+    #[arg(long, env = "FIRSTMILE_STUDIO_TRACE_RTMP", value_parser = FalseyValueParser::new())]
+    pub trace_rtmp: bool,
     /// Print results in this form
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub output: Output,

@@ -60,6 +60,8 @@ pub trait Session {
     fn poll_event(&mut self) -> Option<Self::Event>;
     /// What is to be written.
     fn send_queue(&mut self) -> &mut SendQueue;
+    /// Tells a trace, if there is one, what the time is.
+    fn set_trace_clock(&mut self, _since_opened: Duration) {}
 }
 
 impl Session for rtmp::Server {
@@ -75,6 +77,10 @@ impl Session for rtmp::Server {
 
     fn send_queue(&mut self) -> &mut SendQueue {
         self.send_queue()
+    }
+
+    fn set_trace_clock(&mut self, since_opened: Duration) {
+        self.set_trace_clock(since_opened);
     }
 }
 
@@ -104,6 +110,7 @@ pub struct Connection<S, P = rtmp::Server> {
     socket: S,
     input: BytesMut,
     read_size: usize,
+    opened: Instant,
     last_read: Instant,
     last_write: Instant,
 }
@@ -118,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             socket,
             input: BytesMut::new(),
             read_size: SMALL_READ,
+            opened: now,
             last_read: now,
             last_write: now,
         }
@@ -152,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     pub async fn exchange(&mut self) -> Result<Exchange, Error> {
         let exchange = poll_fn(|cx| self.poll_exchange(cx)).await?;
         if exchange == Exchange::Read {
+            self.session.set_trace_clock(self.last_read - self.opened);
             self.session.handle_input(&mut self.input)?;
         }
         Ok(exchange)

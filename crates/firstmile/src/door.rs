@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, info, warn};
 use crate::config::Limits;
 use crate::connection::{Connection, Error};
 use crate::guests::{Guest, Guests};
+use crate::traces::{self, Traces};
 use crate::{egress, ingest, platform};
 
 /// How long a refused or ended peer may take to read why.
@@ -66,6 +67,7 @@ pub struct Door<G> {
     limits: Limits,
     seats: Arc<Semaphore>,
     guests: Arc<Guests>,
+    traces: Option<Traces>,
     connections: AtomicU64,
 }
 
@@ -77,8 +79,14 @@ impl<G: Gate> Door<G> {
             limits: limits.clone(),
             seats: Arc::new(Semaphore::new(limits.connections)),
             guests: Guests::new(limits.unauthenticated_per_ip),
+            traces: None,
             connections: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps a trace of every connection, if there is a place for it.
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Connections that are open.
@@ -115,13 +123,15 @@ impl<G: Gate> Door<G> {
             let span = tracing::info_span!("conn", id, %peer);
             let (door, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(
-                async move { door.run(socket, peer, seat, guest, shutdown).await }.instrument(span),
+                async move { door.run(id, socket, peer, seat, guest, shutdown).await }
+                    .instrument(span),
             );
         }
     }
 
     async fn run(
         &self,
+        id: u64,
         socket: TcpStream,
         peer: SocketAddr,
         _seat: OwnedSemaphorePermit,
@@ -130,10 +140,18 @@ impl<G: Gate> Door<G> {
     ) {
         platform::tune_socket(&socket, self.limits.write_timeout);
         let config = rtmp::session::server::Config::default();
-        let session = rtmp::Server::new(config, rand::random());
+        let mut session = rtmp::Server::new(config, rand::random());
+        if self.traces.is_some() {
+            session.start_trace(traces::BYTES);
+        }
         let mut connection = Connection::new(socket, peer, session);
         let mut guest = Some(guest);
-        match self.converse(&mut connection, &mut guest, &shutdown).await {
+        let result = self.converse(&mut connection, &mut guest, &shutdown).await;
+        if let Some(traces) = &self.traces {
+            let why = result.as_ref().map_or_else(Error::to_string, |&reason| reason.to_owned());
+            traces.keep(id, peer, &why, &connection.session.take_trace().unwrap_or_default());
+        }
+        match result {
             Ok(reason) => info!(reason, "closed"),
             // A client that never said what it wants is a scan or a mistake, not an event.
             Err(error) if guest.is_some() => debug!(reason = %error, "closed before a request"),

@@ -27,6 +27,7 @@ pub mod secret;
 pub mod status;
 pub mod store;
 pub mod studio;
+pub mod traces;
 pub mod web;
 
 /// Name and version of this program, as its peers are told.

@@ -268,3 +268,32 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
     }
     assert_eq!(std::fs::read_to_string(version).unwrap(), "99\n");
 }
+
+#[test]
+fn a_trace_shows_what_an_encoder_does_and_hides_its_key() {
+    let directory = tempdir().unwrap();
+    let studio =
+        Node::studio(FIRSTMILE).data(directory.path()).arg("--trace-rtmp").start().unwrap();
+    let (key, clip) = (studio.key("camera"), fixture::excerpt(directory.path(), 2));
+    let url = studio.url(&format!("{key}?token=canary7"));
+    let mut publisher = FfmpegPublish::new(&clip, &url).speed(Speed::Burst).start();
+    publisher.wait(PATIENCE).unwrap();
+    let file = directory.path().join("traces/connection-0.txt");
+    wait_until("the trace", PATIENCE, || file.exists());
+    let trace = wait_for("its last line", PATIENCE, || {
+        std::fs::read_to_string(&file).ok().filter(|trace| trace.contains("deleteStream"))
+    });
+    for part in [
+        "> type 20 on 3/0 at 0: _result 1 {",
+        "chunk 03 00 00 00 00 00",
+        "\"code\": \"NetStream.Publish.Start\"",
+        "FCPublish 3 null \"xxxxxx-",
+        "\"flashVer\": \"FMLE/3.0 (compatible; Lavf",
+        "< type 9 on 6/1 at 0: 17 00 00 00 00 01",
+    ] {
+        assert!(trace.contains(part), "{part:?} is not in:\n{trace}");
+    }
+    let secret = key.rsplit('-').next().unwrap();
+    assert!(!trace.to_ascii_lowercase().contains(&secret.to_ascii_lowercase()), "{trace}");
+    assert!(!trace.contains("canary7"), "{trace}");
+}

@@ -21,6 +21,7 @@ pub mod metadata;
 pub mod name;
 mod send_queue;
 pub mod session;
+mod trace;
 
 pub use error::Error;
 pub use limits::Limits;

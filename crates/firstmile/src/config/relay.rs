@@ -34,6 +34,8 @@ pub struct Config {
     pub public_host: Option<String>,
     /// Whether studios come in without an invite.
     pub open: bool,
+    /// Whether every RTMP connection leaves a trace.
+    pub trace_rtmp: bool,
     /// Bounds.
     pub limits: Limits,
     /// Each feed's memory.
@@ -50,6 +52,7 @@ struct File {
     http_token: Option<Token>,
     public_host: Option<String>,
     open: bool,
+    trace_rtmp: bool,
     limits: Limits,
     ring: Ring,
 }
@@ -71,6 +74,7 @@ impl Config {
             http_token: http_token("FIRSTMILE_RELAY_HTTP_TOKEN", file.http_token)?,
             public_host: public_host(args.public_host.clone().or(file.public_host))?,
             open: args.open || file.open,
+            trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             limits: file.limits,
             ring: file.ring,
         };

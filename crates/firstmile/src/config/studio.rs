@@ -33,6 +33,8 @@ pub struct Config {
     pub http_token: Option<Token>,
     /// What players get.
     pub play: Play,
+    /// Whether every RTMP connection leaves a trace.
+    pub trace_rtmp: bool,
     /// Bounds.
     pub limits: Limits,
     /// Each feed's memory.
@@ -83,6 +85,7 @@ struct File {
     http: Listen,
     http_token: Option<Token>,
     play: Play,
+    trace_rtmp: bool,
     limits: Limits,
     ring: Ring,
 }
@@ -114,6 +117,7 @@ impl Config {
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
             play: file.play,
+            trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             limits: file.limits,
             ring: file.ring,
         };

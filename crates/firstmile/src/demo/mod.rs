@@ -46,6 +46,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         http_token: None,
         public_host: None,
         open: false,
+        trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),
     })
@@ -57,6 +58,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         http: any(),
         http_token: None,
         play: studio::Play::default(),
+        trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),
     })

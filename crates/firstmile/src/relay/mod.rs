@@ -26,6 +26,7 @@ use crate::quic::Listener;
 use crate::secret::{Secret, StreamKey, Token};
 use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Status, rtmp_server};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
+use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
 
 use directory::{Directory, FeedId};
@@ -46,6 +47,7 @@ pub struct Relay {
     quic: Listener,
     http: TcpListener,
     token: Token,
+    traces: Option<Traces>,
     _run: Option<RunFile>,
 }
 
@@ -88,6 +90,7 @@ impl Relay {
     pub async fn bind(config: Config) -> Result<Self> {
         let data = DataDir::open(&config.data)?;
         let identity = Identity::load_or_create(&data)?;
+        let traces = config.trace_rtmp.then(|| Traces::create(&data)).transpose()?;
         let mut invites = Invites::load(&data)?;
         let start_invite = invites.create_until_restart(START_INVITE, SystemTime::now());
         let store = Stored { admitted: Admitted::load(&data)?, invites };
@@ -119,7 +122,7 @@ impl Relay {
             door: OnceLock::new(),
             config,
         });
-        Ok(Self { node, rtmp, quic, http, token, _run: Some(run) })
+        Ok(Self { node, rtmp, quic, http, token, traces, _run: Some(run) })
     }
 
     /// The node, to look at.
@@ -133,8 +136,9 @@ impl Relay {
     ///
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { node, rtmp, quic, http, token, _run } = self;
-        let door = Arc::new(Door::new(node.clone(), &node.config.limits));
+        let Self { node, rtmp, quic, http, token, traces, _run } = self;
+        let door = Door::new(node.clone(), &node.config.limits).with_traces(traces);
+        let door = Arc::new(door);
         let _ = node.door.set(Arc::downgrade(&door));
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());

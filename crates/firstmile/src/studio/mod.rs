@@ -25,6 +25,7 @@ use crate::relay::{listen, publish};
 use crate::secret::{FeedName, StreamKey, Token};
 use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Publish, Status};
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
+use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
 
 use uplink::Uplink;
@@ -40,6 +41,7 @@ pub struct Studio {
     rtmp: TcpListener,
     http: TcpListener,
     token: Token,
+    traces: Option<Traces>,
     _run: RunFile,
 }
 
@@ -75,6 +77,7 @@ impl Studio {
     pub async fn bind(config: Config) -> Result<Self> {
         let data = DataDir::open(&config.data)?;
         let identity = Arc::new(Identity::load_or_create(&data)?);
+        let traces = config.trace_rtmp.then(|| Traces::create(&data)).transpose()?;
         let feeds = Feeds::load(&data)?;
         let mut relays = Relays::load(&data)?;
         for link in &config.join {
@@ -105,7 +108,8 @@ impl Studio {
             config,
         });
         let dialer = Dialer::new(identity);
-        Ok(Self { node, dialer, rtmp: rtmp_listener, http: http_listener, token, _run: run })
+        let (rtmp, http) = (rtmp_listener, http_listener);
+        Ok(Self { node, dialer, rtmp, http, token, traces, _run: run })
     }
 
     /// The node, to look at.
@@ -119,8 +123,9 @@ impl Studio {
     ///
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { node, dialer, rtmp, http, token, _run } = self;
-        let door = Arc::new(Door::new(node.clone(), &node.config.limits));
+        let Self { node, dialer, rtmp, http, token, traces, _run } = self;
+        let door = Door::new(node.clone(), &node.config.limits).with_traces(traces);
+        let door = Arc::new(door);
         let _ = node.door.set(Arc::downgrade(&door));
         let mut uplinks = tokio::task::JoinSet::new();
         for uplink in &node.uplinks {

@@ -2,6 +2,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{DEFAULT_CHUNK_SIZE, EXTENDED, MAX_CHUNK_SIZE, Message, Phase};
 use crate::limits::check;
+use crate::trace::Trace;
 use crate::{Error, Limits, message};
 
 /// Chunks below this size count against [`Limits::small_chunk_bytes`].
@@ -33,6 +34,8 @@ pub struct Reader {
     /// Whether this peer repeats extended timestamps on type 3 chunks, once that is known.
     repeats_extended: Option<bool>,
     lenient: u64,
+    /// Notes every header, where somebody asked for it.
+    trace: Option<Box<Trace>>,
 }
 
 /// What a chunk stream remembers from chunk to chunk.
@@ -73,7 +76,18 @@ impl Reader {
             small_chunk_bytes: 0,
             repeats_extended: None,
             lenient: 0,
+            trace: None,
         }
+    }
+
+    /// Notes headers and messages from now on.
+    pub(crate) fn set_trace(&mut self, trace: Trace) {
+        self.trace = Some(Box::new(trace));
+    }
+
+    /// What notes headers and messages, where somebody asked for it.
+    pub(crate) fn trace(&mut self) -> Option<&mut Trace> {
+        self.trace.as_deref_mut()
     }
 
     /// Applies the limits of `phase` to what comes next; a peer once trusted stays so.
@@ -118,6 +132,9 @@ impl Reader {
                 },
             };
             if let Some(message) = self.read_payload(index, rest)? {
+                if let Some(trace) = &mut self.trace {
+                    trace.received(&message);
+                }
                 match message.type_id {
                     message::SET_CHUNK_SIZE => self.set_chunk_size(&message.body)?,
                     message::ABORT => self.abort(&message.body),
@@ -147,6 +164,7 @@ impl Reader {
                     Some(false) => self.lenient += 1,
                 }
             }
+            self.note_header(&rest[..rest.len() - header.len()], known, None);
             *rest = header;
             return self.begin_chunk(known, id, None).map(Some);
         }
@@ -162,10 +180,22 @@ impl Reader {
             extended = Some(fields.time);
             header = after;
         }
+        self.note_header(&rest[..rest.len() - header.len()], known, fields.length_and_type);
         *rest = header;
         let index = self.begin_chunk(known, id, Some(fields))?;
         self.streams[index].extended = extended;
         Ok(Some(index))
+    }
+
+    /// Notes a header before it is judged.
+    fn note_header(&mut self, bytes: &[u8], known: Option<usize>, length: Option<(usize, u8)>) {
+        let Some(trace) = &mut self.trace else {
+            return;
+        };
+        let stream = known.map(|index| &self.streams[index]);
+        let length = length.map(|(length, _)| length);
+        let length = length.or(stream.map(|stream| stream.length)).unwrap_or_default();
+        trace.chunk(bytes, stream.is_some_and(|stream| stream.in_message), length);
     }
 
     /// Whether the extended timestamp is repeated at the start of `rest`; `None` if more bytes

@@ -115,6 +115,7 @@ impl Link {
             type_id,
             message_stream_id: 0,
         };
+        self.note_sent(&header, body);
         self.writer.write_small(header, body, &mut self.send);
     }
 
@@ -140,6 +141,7 @@ impl Link {
             message_stream_id,
         };
         let body = command::encode(name, transaction_id, arguments);
+        self.note_sent(&header, &body);
         self.writer.write_small(header, &body, &mut self.send);
     }
 
@@ -157,6 +159,13 @@ impl Link {
         };
         let header =
             Header { chunk_stream_id, timestamp, type_id: tag.track.flv_type(), message_stream_id };
+        self.note_sent(&header, body);
         self.writer.write(header, body, &mut self.send);
+    }
+
+    fn note_sent(&mut self, header: &Header, body: &[u8]) {
+        if let Some(trace) = self.reader.trace() {
+            trace.sent(header, body);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The server's end: accepts one encoder or player.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use media::Tag;
@@ -12,6 +13,7 @@ use crate::amf0::{self, Value};
 use crate::chunk::{Message, Phase};
 use crate::command::{Command, information};
 use crate::message::{self, Demuxer, event};
+use crate::trace::Trace;
 use crate::{Error, Limits, SendQueue, handshake, limits};
 
 /// How a server session behaves.
@@ -132,7 +134,12 @@ impl Server {
             return Err(Error::Misused("input after an error"));
         }
         let result = self.try_handle_input(input);
-        self.failed = result.is_err();
+        if let Err(error) = &result {
+            self.failed = true;
+            if let Some(trace) = self.link.reader.trace() {
+                trace.note(&error.to_string());
+            }
+        }
         result
     }
 
@@ -169,6 +176,24 @@ impl Server {
     /// How often the client bent the rules in a way that is let pass.
     pub fn lenient(&self) -> u64 {
         self.link.reader.lenient()
+    }
+
+    /// Keeps a trace of at most `bytes` of text from now on: chunk headers, commands and the
+    /// beginnings of messages, with the shape alone of what may be a key.
+    pub fn start_trace(&mut self, bytes: usize) {
+        self.link.reader.set_trace(Trace::new(bytes));
+    }
+
+    /// Sets the trace's time, since the connection was opened; without a trace nothing happens.
+    pub fn set_trace_clock(&mut self, now: Duration) {
+        if let Some(trace) = self.link.reader.trace() {
+            trace.set_clock(now);
+        }
+    }
+
+    /// The trace so far, a line for each thing that happened; `None` if there is none.
+    pub fn take_trace(&mut self) -> Option<String> {
+        self.link.reader.trace().map(Trace::take)
     }
 
     /// Answers the pending request with yes; without one (the client may have withdrawn it)
