@@ -261,9 +261,19 @@ fn skip_modex(rest: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Whether script data is `onMetaData`, on its own or after `@setDataFrame` (AMF0 strings).
-fn is_metadata(body: &[u8]) -> bool {
+///
+/// Uniview's cameras put two numbers before it, as if it were a command.
+fn is_metadata(mut body: &[u8]) -> bool {
     const SET_DATA_FRAME: &[u8] = b"\x02\x00\x0d@setDataFrame";
     const ON_META_DATA: &[u8] = b"\x02\x00\x0aonMetaData";
+    const NUMBER: usize = 9;
+    const MAX_NUMBERS: usize = 2;
+    for _ in 0..MAX_NUMBERS {
+        match body.split_at_checked(NUMBER) {
+            Some(([0, ..], rest)) => body = rest,
+            _ => break,
+        }
+    }
     body.strip_prefix(SET_DATA_FRAME).unwrap_or(body).starts_with(ON_META_DATA)
 }
 
@@ -331,6 +341,8 @@ mod tests {
     fn recognises_metadata_in_both_forms() {
         let tag = |body: &'static [u8]| Tag::new(Track::Data, 0, Bytes::from_static(body));
         assert_eq!(tag(b"\x02\x00\x0aonMetaData\x05").role, Role::Metadata);
+        let numbers = [&[0; 18][..], b"\x02\x00\x0aonMetaData\x05"].concat();
+        assert_eq!(Tag::new(Track::Data, 0, numbers.into()).role, Role::Metadata, "Uniview");
         assert_eq!(
             tag(b"\x02\x00\x0d@setDataFrame\x02\x00\x0aonMetaData\x05").role,
             Role::Metadata
