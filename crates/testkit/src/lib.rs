@@ -6,6 +6,7 @@
 //! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
+//! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
 //! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
 //! - [`wait_until`]: polling instead of sleeping
@@ -22,6 +23,7 @@ pub mod netns;
 mod node;
 pub mod process;
 mod proxy;
+pub mod script;
 mod wait;
 
 pub use node::{Launch, Node};

@@ -262,6 +262,24 @@ impl Node {
         self.process.id()
     }
 
+    /// Its resident memory in bytes: now, and the most there ever was.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn memory(&self) -> (u64, u64) {
+        let path = format!("/proc/{}/status", self.id());
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("kilobytes");
+            kib * 1024
+        };
+        (bytes("VmRSS:"), bytes("VmHWM:"))
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.process.stderr()
