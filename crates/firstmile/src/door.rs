@@ -5,8 +5,8 @@
 //! until somebody leaves.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hub::{Feed, Policy, Publisher};
@@ -25,6 +25,9 @@ use crate::{egress, ingest, platform};
 
 /// How long a refused or ended peer may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Between two lines about clients that speak another protocol.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Decides who may enter.
 pub trait Gate: Send + Sync + 'static {
@@ -69,6 +72,8 @@ pub struct Door<G> {
     guests: Arc<Guests>,
     traces: Option<Traces>,
     connections: AtomicU64,
+    /// When a client's mistake was told last.
+    told: Mutex<Option<Instant>>,
 }
 
 impl<G: Gate> Door<G> {
@@ -81,6 +86,7 @@ impl<G: Gate> Door<G> {
             guests: Guests::new(limits.unauthenticated_per_ip),
             traces: None,
             connections: AtomicU64::new(0),
+            told: Mutex::default(),
         }
     }
 
@@ -153,11 +159,26 @@ impl<G: Gate> Door<G> {
         }
         match result {
             Ok(reason) => info!(reason, "closed"),
+            Err(Error::Rtmp(mistake)) if is_other_protocol(&mistake) && self.may_tell() => {
+                info!(reason = %mistake, "closed");
+            }
             // A client that never said what it wants is a scan or a mistake, not an event.
             Err(error) if guest.is_some() => debug!(reason = %error, "closed before a request"),
             Err(error) => info!(reason = %error, "closed"),
         }
         connection.finish(FAREWELL).await;
+    }
+
+    /// Whether a client's mistake is told now: a scanner's thousand connections are one line a
+    /// second.
+    fn may_tell(&self) -> bool {
+        let now = Instant::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told.is_none_or(|told| now.duration_since(told) >= TELL_AFTER);
+        if is_due {
+            *told = Some(now);
+        }
+        is_due
     }
 
     /// One request after the other; an encoder may publish again on its connection.
@@ -226,6 +247,11 @@ impl<G: Gate> Door<G> {
             Err(_) => Err(Error::Silent(limit)),
         }
     }
+}
+
+/// Whether somebody typed the wrong port or scheme, and can put it right.
+fn is_other_protocol(error: &rtmp::Error) -> bool {
+    matches!(error, rtmp::Error::Http | rtmp::Error::Tls | rtmp::Error::Ssh)
 }
 
 fn reject(
