@@ -31,12 +31,14 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Lets this process, and those that it starts, have as many open files as the system permits.
-#[cfg(unix)]
 pub fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Refused, the limit stays what it is, and who needs more will say so.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // Refused, the limit stays what it is, and who needs more will say so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
 }
 
 /// The exit of a finished process, and what it said on standard error.

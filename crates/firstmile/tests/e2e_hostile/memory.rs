@@ -1,6 +1,6 @@
 //! Attempts to make a node hold much for little.
 
-use testkit::script::chunk::{type_0, type_2, type_3};
+use testkit::script::chunk::{cut, type_0, type_2, type_3};
 use testkit::script::media::large_key;
 use testkit::script::{Script, greeting, id};
 
@@ -39,12 +39,32 @@ fn five_hundred_connections_declare_64_kib_and_begin() {
     declares(&House::studio(), 500, 65_536, 128);
 }
 
+/// And send what they declared, but for the end.
+#[test]
+fn strangers_send_messages_that_do_not_end() {
+    for house in [House::studio(), House::relay()] {
+        house.survives("40 x 4 x 1 MiB", 24 * MIB, |door| {
+            let mut said = greeting();
+            for csid in 3..7 {
+                let header = type_0(csid, 0, (1 << 24) - 1, id::VIDEO, 1);
+                said.extend(cut(header, &type_3(csid), &[0x17; 1 << 20], 128));
+            }
+            let open = |number| {
+                let mut script = Script::dial_from(attacker(number), door)?;
+                script.try_send(&said);
+                Some(script)
+            };
+            (0..40).filter_map(open).collect::<Vec<_>>()
+        });
+    }
+}
+
 /// Whoever has a key may send 8 MiB at a time, and holds no more than 16.
 #[test]
 fn an_encoder_declares_much_on_many_chunk_streams() {
     let house = House::relay();
     for streams in [7, 64] {
-        house.survives(&format!("an encoder, {streams} x 8 MiB"), 48 * MIB, |_| {
+        house.survives(&format!("an encoder, {streams} x 8 MiB"), 40 * MIB, |_| {
             let encoder = house.encoder();
             declare_much(encoder, streams);
         });
@@ -55,7 +75,8 @@ fn declare_much(mut encoder: Script, streams: u32) {
     let part = vec![0x17; 60_000];
     let size = 60_000_u32.to_be_bytes();
     encoder.message(2, 0, id::SET_CHUNK_SIZE, 0, &size);
-    for turn in 0..64 {
+    // All but the end of 8 MiB each, turn by turn.
+    for turn in 0..138 {
         for csid in 3..3 + streams {
             let header = match turn {
                 0 => type_0(csid, 0, 8 << 20, id::VIDEO, 1),
