@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use media::{Position, Tag, Track, TrackSet};
+use media::enhanced::TrackIds;
+use media::{Position, Role, Tag, Track, TrackSet};
 
 use crate::{Ranges, Skip, TagHeader};
 
 /// Tags whose arrival was not reported yet that are remembered; a peer that reports nothing is
 /// forgotten about, not waited for.
 const MAX_UNREPORTED: usize = 16_384;
+/// Headers of video that no hole gives up: what a hub keeps for those who join.
+const MAX_HEADERS: usize = 16;
 
 /// The one-way stream that a tag goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +43,20 @@ pub struct Send {
 pub struct Sender {
     subscription: u64,
     sent: TrackSet<Option<u64>>,
-    /// Each track's last header, and the number before it on the track.
-    headers: TrackSet<Option<(u64, Option<u64>)>>,
+    /// The headers of video in force, by number.
+    headers: BTreeMap<u64, Header>,
     unreported: BTreeMap<u64, Unreported>,
     unreported_bytes: u64,
     delivered_bytes: u64,
     delay: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    /// The number before it on its track.
+    previous: Option<u64>,
+    role: Role,
+    ids: TrackIds,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +71,7 @@ impl Sender {
         Self {
             subscription,
             sent: released,
-            headers: TrackSet::default(),
+            headers: BTreeMap::new(),
             unreported: BTreeMap::new(),
             unreported_bytes: 0,
             delivered_bytes: 0,
@@ -73,8 +84,13 @@ impl Sender {
         let before = self.sent[tag.track].replace(position.number);
         let hole = position.previous.filter(|previous| Some(*previous) > before);
         let skips = hole.map_or_else(Vec::new, |to| self.skip(tag.track, before, to));
-        if tag.is_header() {
-            self.headers[tag.track] = Some((position.number, position.previous));
+        if tag.is_header() && tag.track == Track::Video {
+            let (role, ids, previous) = (tag.role, TrackIds::of(tag), position.previous);
+            self.headers.retain(|_, header| (header.role, header.ids) != (role, ids));
+            self.headers.insert(position.number, Header { previous, role, ids });
+            if self.headers.len() > MAX_HEADERS {
+                self.headers.pop_first();
+            }
         }
         let gives_up_video = hole.is_some() && tag.track == Track::Video;
         let stream = match tag.track {
@@ -100,17 +116,23 @@ impl Sender {
     ///
     /// The peer releases a tag once it has the one before; what was left out in between will not
     /// come. Video that waits in front of the hole is given up with it, so that it does not hold
-    /// up what is live; but never a header, which the edge waits for.
+    /// up what is live; but never a header, which the edge waits for: with several tracks, one
+    /// header follows the other.
     fn skip(&self, track: Track, before: Option<u64>, to: u64) -> Vec<Skip> {
         let skip = |from, to| Skip { subscription: self.subscription, track, from, to };
-        match self.headers[track] {
-            _ if track != Track::Video => vec![skip(before, to)],
-            Some((header, previous)) => {
-                let up_to_header = previous.map(|previous| skip(None, previous));
-                up_to_header.into_iter().chain([skip(Some(header), to)]).collect()
-            }
-            None => vec![skip(None, to)],
+        if track != Track::Video {
+            return vec![skip(before, to)];
         }
+        let mut skips = Vec::new();
+        let mut from = None;
+        for (&number, header) in &self.headers {
+            // Nothing lies between headers that follow each other.
+            let hole = header.previous.filter(|previous| from < Some(*previous));
+            skips.extend(hole.map(|to| skip(from, to)));
+            from = Some(number);
+        }
+        skips.push(skip(from, to));
+        skips
     }
 
     /// Takes note of a report.
@@ -217,6 +239,31 @@ mod tests {
         let released: Vec<_> = std::iter::from_fn(|| receiver.poll()).collect();
         let tag = |number| Release::Tag(Track::Video, number);
         assert_eq!(released, [tag(1), tag(9_000)]);
+    }
+
+    /// A multitrack publication is joined: each track's header comes, and a frame far behind.
+    #[test]
+    fn the_headers_of_all_tracks_survive_the_skip_behind_them() {
+        let now = Instant::now();
+        let mut sender = Sender::new(3, TrackSet::default());
+        let header =
+            |id| Tag::new(Track::Video, 0, Bytes::from(vec![0x96, 0, b'h', b'v', b'c', b'1', id]));
+        for (id, number, previous) in [(0, 1, None), (1, 2, Some(1)), (2, 40, Some(39))] {
+            sender.send(position(number, previous), &header(id), now, now);
+        }
+        let frame = sender.send(position(5_000, Some(4_998)), &video(0x17), now, now);
+        let video = |from, to| skip(Track::Video, from, to);
+        assert_eq!(frame.skips, [video(Some(2), 39), video(Some(40), 4_998)]);
+        let mut receiver = Receiver::default();
+        frame.skips.iter().for_each(|skip| receiver.on_skip(skip).unwrap());
+        for (number, previous) in [(5_000, Some(4_998)), (40, Some(39)), (2, Some(1)), (1, None)] {
+            assert_eq!(receiver.poll(), None, "the edge waits for the headers");
+            assert_eq!(receiver.on_tag(Track::Video, number, previous), Ok(Arrival::Kept));
+        }
+        let released: Vec<_> = std::iter::from_fn(|| receiver.poll()).collect();
+        assert_eq!(released, [1, 2, 40, 5_000].map(|number| Release::Tag(Track::Video, number)));
+        sender.send(position(6_000, Some(5_000)), &header(1), now, now);
+        assert_eq!(sender.headers.keys().collect::<Vec<_>>(), [&1, &40, &6_000]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
 
 use crate::Limits;
-use crate::ring::{Entry, Headers, Ring};
+use crate::ring::{Entry, Ring};
 use crate::squeeze::Squeeze;
 
 /// What a subscriber gets first.
@@ -88,7 +88,7 @@ pub(crate) struct Cursor {
     /// Serial of the entry to read next.
     next: u64,
     publication: Option<PublicationId>,
-    /// Serials of the headers that were passed on.
+    /// Serial of the last header that was passed on of each kind.
     delivered: TrackSet<Option<u64>>,
     /// Headers that go before the entry at `next`.
     pending: VecDeque<Item>,
@@ -211,16 +211,14 @@ impl Cursor {
     fn read(&mut self, serial: u64, entry: &Entry, view: &View<'_>) -> Step {
         let tag = &entry.tag;
         if tag.is_header() {
-            if self.delivered[tag.track] == Some(serial) {
-                return Step::Passed;
-            }
             self.delivered[tag.track] = Some(serial);
             return Step::Item(item(entry));
         }
         if tag.track == Track::Video && self.gate {
             match tag.role {
-                Role::Keyframe => self.gate = false,
-                Role::Frame if view.has_keyframes => {
+                Role::Keyframe if tag.tracks.has_main() => self.gate = false,
+                // The first keyframe of a further track may come just before the main one's.
+                Role::Keyframe | Role::Frame if view.has_keyframes => {
                     self.skipped += 1;
                     return Step::Passed;
                 }
@@ -294,15 +292,16 @@ impl Cursor {
 
     /// Goes to `target`, passing on first the headers in force there that were not yet.
     fn move_to(&mut self, target: u64, publication: PublicationId, view: &View<'_>) {
-        let headers: Headers = view.ring.headers_at(target, publication);
+        let headers = view.ring.headers_at(target, publication);
         // Metadata first, as players want it.
         for track in [Track::Data, Track::Video, Track::Audio] {
-            if let Some(header) = &headers[track]
-                && self.delivered[track] != Some(header.serial)
-            {
-                self.delivered[track] = Some(header.serial);
-                if !self.has_already(&header.entry) {
-                    self.pending.push_back(item(&header.entry));
+            for header in headers.of(track) {
+                // A cursor goes forward alone: what is behind the last one was passed on, too.
+                if Some(header.serial) > self.delivered[track] {
+                    self.delivered[track] = Some(header.serial);
+                    if !self.has_already(&header.entry) {
+                        self.pending.push_back(item(&header.entry));
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use media::video::{Resolution, resolution};
-use media::{Codec, Position, PublicationId, Tag, Track, TrackSet};
+use media::{Codec, Position, PublicationId, Role, Tag, Track, TrackSet};
 use tokio::sync::watch;
 
 use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
@@ -295,7 +295,7 @@ impl Feed {
         for (_, entry) in recent.take_while(|(_, entry)| is_recent(entry)) {
             let track = &mut tracks[entry.tag.track];
             track.bits_per_second += entry.tag.body.len() as f64 * 8.0 / RATE_WINDOW.as_secs_f64();
-            if !entry.tag.is_header() {
+            if !entry.tag.is_header() && entry.tag.tracks.has_main() {
                 track.tags_per_second += 1.0 / RATE_WINDOW.as_secs_f64();
             }
         }
@@ -400,12 +400,19 @@ impl Publisher {
         };
         on_air.last_tag = Some(now);
         on_air.is_interrupted = false;
-        on_air.codecs[tag.track] = tag.codec.or(on_air.codecs[tag.track]);
+        // Further tracks are beside what the feed is, and a supplement to AAC in its legacy form
+        // has a FourCC all the same.
+        if tag.tracks.has_main() && tag.role != Role::Supplement {
+            on_air.codecs[tag.track] = tag.codec.or(on_air.codecs[tag.track]);
+        }
         if tag.is_keyframe() {
             on_air.last_keyframe = Some(now);
         }
-        if tag.is_header() && tag.track == Track::Video {
-            on_air.resolution = resolution(&tag);
+        if tag.is_header() {
+            let is_sequence_header = tag.role == Role::SequenceHeader;
+            if is_sequence_header && tag.track == Track::Video && tag.tracks.has_main() {
+                on_air.resolution = resolution(&tag);
+            }
         } else if tag.track != Track::Data {
             on_air.pace.observe(tag.timestamp, now);
         }
@@ -545,6 +552,6 @@ pub struct TrackStats {
     pub bytes: u64,
     /// Bits per second over the last two seconds.
     pub bits_per_second: f64,
-    /// Tags without headers per second over the last two seconds.
+    /// Tags of the main track without headers per second over the last two seconds.
     pub tags_per_second: f64,
 }

@@ -15,6 +15,7 @@ pub mod clock;
 mod cursor;
 mod damper;
 mod feed;
+mod headers;
 mod pace;
 mod ring;
 mod squeeze;

@@ -1,9 +1,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use media::{Position, PublicationId, Tag, Track, TrackSet};
+use media::{Position, PublicationId, Tag};
 
 use crate::Limits;
+use crate::headers::Headers;
 
 /// One tag in the ring.
 #[derive(Clone, Debug)]
@@ -12,16 +13,6 @@ pub(crate) struct Entry {
     pub(crate) tag: Tag,
     pub(crate) arrival: Instant,
 }
-
-/// A header (sequence header or metadata) and the serial of the entry it came in.
-#[derive(Clone, Debug)]
-pub(crate) struct Header {
-    pub(crate) serial: u64,
-    pub(crate) entry: Entry,
-}
-
-/// The latest header of each track; metadata counts as the data track's.
-pub(crate) type Headers = TrackSet<Option<Header>>;
 
 /// A feed's recent tags, across publications, in the order of their arrival.
 ///
@@ -95,14 +86,9 @@ impl Ring {
     pub(crate) fn headers_at(&self, serial: u64, publication: PublicationId) -> Headers {
         let mut headers = self.front_headers.clone();
         for (at, entry) in self.range(self.front).take_while(|(at, _)| *at < serial) {
-            set_header(&mut headers, at, entry);
+            headers.note(at, entry);
         }
-        for track in Track::ALL {
-            if headers[track].as_ref().is_some_and(|h| h.entry.position.publication != publication)
-            {
-                headers[track] = None;
-            }
-        }
+        headers.keep_only(publication);
         headers
     }
 
@@ -127,14 +113,7 @@ impl Ring {
         if self.keyframes.front() == Some(&self.front) {
             self.keyframes.pop_front();
         }
-        set_header(&mut self.front_headers, self.front, &entry);
+        self.front_headers.note(self.front, &entry);
         self.front += 1;
-    }
-}
-
-/// Takes note of `entry` if it is a header.
-pub(crate) fn set_header(headers: &mut Headers, serial: u64, entry: &Entry) {
-    if entry.tag.is_header() {
-        headers[entry.tag.track] = Some(Header { serial, entry: entry.clone() });
     }
 }

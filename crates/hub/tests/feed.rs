@@ -312,3 +312,83 @@ fn a_removed_feed_cuts_its_publisher_and_ends_its_players() {
     assert_eq!(publisher.push(audio(0), now), Err(Cut::Revoked));
     assert_eq!(player.poll(now, &mut Vec::new(), 1), Next::Ended);
 }
+
+/// An encoder with two tracks of each kind: a joining player gets the headers of all, once.
+#[test]
+fn a_join_gets_the_headers_of_every_track() {
+    let now = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut publisher = feed.publish(A, now).unwrap();
+    let video = |body: &[u8]| Tag::new(Track::Video, 0, Bytes::copy_from_slice(body));
+    let audio = |body: &[u8]| Tag::new(Track::Audio, 0, Bytes::copy_from_slice(body));
+    let headers = [
+        metadata(),
+        video(b"\x90hvc1old"),
+        video(b"\x90hvc1main"),
+        video(b"\xd4hvc1colours"),
+        video(b"\x96\x00avc1\x01further"),
+        audio(b"\xaf\x00\x12\x10"),
+        audio(b"\x94mp4a\x01\x02"),
+        audio(b"\x95\x00mp4a\x01\x12\x10"),
+        audio(b"\x95\x04mp4a\x01\x01\x02"),
+    ];
+    let mut push = |tag: &Tag| {
+        publisher.push(tag.clone(), now).unwrap();
+    };
+    headers.iter().for_each(&mut push);
+    // The further track's keyframe starts no GOP.
+    for _ in 0..3 {
+        push(&video(b"\x93hvc1\x01"));
+        push(&video(b"\x96\x01avc1\x01\x00\x00\x00\x01"));
+        push(&video(b"\xa3hvc1\x01"));
+    }
+    let items = read_all(&mut feed.subscribe(policy(Join::Smooth), None), now);
+    let bodies: Vec<_> = items.iter().map(|item| item.tag.body.clone()).collect();
+    let mut expected: Vec<_> = headers.iter().map(|tag| tag.body.clone()).collect();
+    expected.remove(1);
+    assert_eq!(bodies[..8], expected);
+    assert_eq!(bodies[8][..], b"\x93hvc1\x01"[..]);
+    assert_eq!(items.len(), 8 + 3);
+    let snapshot = feed.snapshot(now);
+    assert_eq!(snapshot.tracks[Track::Video].codec, Some(media::Codec::FourCc(*b"hvc1")));
+    assert_eq!(snapshot.tracks[Track::Audio].codec, Some(media::Codec::FlvAudio(10)));
+    assert!((snapshot.tracks[Track::Video].tags_per_second - 3.0).abs() < 0.01, "the main track's");
+}
+
+#[test]
+fn the_headers_of_hundreds_of_tracks_do_not_pile_up() {
+    let now = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut publisher = feed.publish(A, now).unwrap();
+    for id in 1..=255 {
+        let body = [&b"\x96\x00avc1"[..], &[id, 9]].concat();
+        publisher.push(Tag::new(Track::Video, 0, body.into()), now).unwrap();
+    }
+    publisher.push(header(), now).unwrap();
+    publisher.push(video(0, true), now).unwrap();
+    let items = read_all(&mut feed.subscribe(policy(Join::Smooth), None), now);
+    assert_eq!(items.len(), 16 + 1);
+    assert_eq!(items[15].tag.body, header().body, "the main track's is among them");
+}
+
+#[test]
+fn video_begins_with_the_main_track() {
+    let now = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    let mut publisher = feed.publish(A, now).unwrap();
+    let bodies = [
+        &b"\x96\x00hvc1\x00"[..],
+        b"\x96\x00hvc1\x01",
+        b"\x96\x03hvc1\x01\x01",
+        b"\x96\x03hvc1\x00\x01",
+        b"\xa6\x03hvc1\x01\x01",
+    ];
+    for body in bodies {
+        let tag = Tag::new(Track::Video, 0, Bytes::copy_from_slice(body));
+        publisher.push(tag, now).unwrap();
+    }
+    let items = read_all(&mut player, now);
+    let got: Vec<_> = items.iter().map(|item| &item.tag.body[..]).collect();
+    assert_eq!(got, [bodies[0], bodies[1], bodies[3], bodies[4]]);
+}

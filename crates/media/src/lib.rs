@@ -6,6 +6,7 @@
 //!
 //! This crate has no I/O and no clock.
 
+pub mod enhanced;
 pub mod flv;
 mod position;
 mod tag;

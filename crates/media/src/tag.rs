@@ -2,6 +2,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::enhanced::{self, Tracks};
+
 /// The kind of a tag, and the track it keeps its order in.
 ///
 /// The discriminants are array indexes; FLV's type ids are [`Track::flv_type`].
@@ -44,14 +46,17 @@ impl Track {
 pub enum Role {
     /// Decoder configuration: never skipped, sent again to whoever joins.
     SequenceHeader,
-    /// A video frame that decoding can start at.
+    /// What a track's decoder is told beside its configuration: colours, the layout of channels.
+    /// Never skipped, sent again to whoever joins.
+    Supplement,
+    /// A video frame that decoding of its track can start at.
     Keyframe,
     /// Any other coded audio or video frame, of known or unknown shape.
     Frame,
     /// `onMetaData`, with or without `@setDataFrame`: never skipped, sent again to whoever joins.
     Metadata,
-    /// What is neither media nor configuration: end of sequence, command frames, colour info,
-    /// empty messages, other script data.
+    /// What is neither media nor configuration: end of sequence, command frames, empty messages,
+    /// other script data.
     Other,
 }
 
@@ -122,6 +127,8 @@ pub struct Tag {
     pub role: Role,
     /// How its track is coded; `None` for script data and bodies too short to say.
     pub codec: Option<Codec>,
+    /// Which tracks of its kind it carries.
+    pub tracks: Tracks,
     /// The payload.
     pub body: Bytes,
 }
@@ -129,23 +136,31 @@ pub struct Tag {
 impl Tag {
     /// Classifies `body` and wraps it; any bytes make a tag.
     pub fn new(track: Track, timestamp: i64, body: Bytes) -> Self {
-        let (role, codec) = match track {
-            Track::Video => classify_video(&body),
-            Track::Audio => classify_audio(&body),
-            Track::Data if is_metadata(&body) => (Role::Metadata, None),
-            Track::Data => (Role::Other, None),
+        let (role, codec, tracks) = match (track, body.first()) {
+            (Track::Video, Some(first)) if first & 0x80 != 0 => enhanced::classify(track, &body),
+            (Track::Audio, Some(first)) if first >> 4 == 9 => enhanced::classify(track, &body),
+            _ => {
+                let (role, codec) = match track {
+                    Track::Video => classify_video(&body),
+                    Track::Audio => classify_audio(&body),
+                    Track::Data if is_metadata(&body) => (Role::Metadata, None),
+                    Track::Data => (Role::Other, None),
+                };
+                (role, codec, Tracks::Main)
+            }
         };
-        Self { track, timestamp, role, codec, body }
+        Self { track, timestamp, role, codec, tracks, body }
     }
 
     /// Whether the tag must reach everyone who receives what comes after it.
     pub fn is_header(&self) -> bool {
-        matches!(self.role, Role::SequenceHeader | Role::Metadata)
+        matches!(self.role, Role::SequenceHeader | Role::Supplement | Role::Metadata)
     }
 
-    /// Whether the tag is a video frame that decoding can start at.
+    /// Whether a GOP starts with the tag: a video frame that decoding of the main track can start
+    /// at. The keyframes of further tracks start none.
     pub fn is_keyframe(&self) -> bool {
-        self.role == Role::Keyframe
+        self.role == Role::Keyframe && self.tracks.has_main()
     }
 
     /// The RTMP and FLV timestamp: the low 32 bits.
@@ -161,9 +176,6 @@ fn classify_video(body: &[u8]) -> (Role, Option<Codec>) {
     let Some(&first) = body.first() else {
         return (Role::Other, None);
     };
-    if first & 0x80 != 0 {
-        return classify_enhanced(body, first & 0x0f, Some((first >> 4) & 0x07));
-    }
     let codec = first & 0x0f;
     let is_key = first >> 4 == 1;
     let role = match (first >> 4, HAS_PACKET_TYPE.contains(&codec), body.get(1)) {
@@ -185,79 +197,9 @@ fn classify_audio(body: &[u8]) -> (Role, Option<Codec>) {
         return (Role::Other, None);
     };
     match first >> 4 {
-        // Enhanced RTMP v2, ExAudioTagHeader.
-        9 => classify_enhanced(body, first & 0x0f, None),
         10 if body.get(1) == Some(&0) => (Role::SequenceHeader, Some(Codec::FlvAudio(10))),
         format => (Role::Frame, Some(Codec::FlvAudio(format))),
     }
-}
-
-/// Bound on chained `ModEx` packets: a handful is odd, more is an attack.
-const MAX_MODEX: usize = 8;
-
-/// Enhanced RTMP v2, ExVideoTagHeader and ExAudioTagHeader; `frame_type` is `None` for audio.
-///
-/// Both headers share their shape: packet type, `ModEx` packets, multitrack envelope, `FourCC`.
-fn classify_enhanced(
-    body: &[u8],
-    packet_type: u8,
-    frame_type: Option<u8>,
-) -> (Role, Option<Codec>) {
-    const MULTITRACK_VIDEO: u8 = 6;
-    const MULTITRACK_AUDIO: u8 = 5;
-    const MODEX: u8 = 7;
-
-    let is_video = frame_type.is_some();
-    let mut packet_type = packet_type;
-    let mut rest = &body[1..];
-    for _ in 0..MAX_MODEX {
-        if packet_type != MODEX {
-            break;
-        }
-        let Some((next, after)) = skip_modex(rest) else {
-            return (Role::Other, None);
-        };
-        (packet_type, rest) = (next, after);
-    }
-    // A video command frame carries one command byte and no FourCC.
-    if frame_type == Some(5) && packet_type != 4 {
-        return (Role::Other, None);
-    }
-    let multitrack = if is_video { MULTITRACK_VIDEO } else { MULTITRACK_AUDIO };
-    if packet_type == multitrack {
-        let Some(&kind) = rest.first() else {
-            return (Role::Other, None);
-        };
-        packet_type = kind & 0x0f;
-        rest = &rest[1..];
-    }
-    let codec = rest.first_chunk::<4>().map(|fourcc| Codec::FourCc(*fourcc));
-    let role = match packet_type {
-        // SequenceStart; 5 is MPEG2TSSequenceStart and exists for video alone.
-        0 => Role::SequenceHeader,
-        5 if is_video => Role::SequenceHeader,
-        // SequenceEnd, Metadata, MultichannelConfig.
-        2 => Role::Other,
-        4 if is_video => Role::Other,
-        4 => Role::SequenceHeader,
-        1 | 3 if frame_type == Some(1) => Role::Keyframe,
-        _ => Role::Frame,
-    };
-    (role, codec)
-}
-
-/// Skips one `ModEx` packet; returns the packet type that follows and the bytes after it.
-fn skip_modex(rest: &[u8]) -> Option<(u8, &[u8])> {
-    let (&size, rest) = rest.split_first()?;
-    let (size, rest) = match usize::from(size) + 1 {
-        256 => {
-            let (size, rest) = rest.split_first_chunk::<2>()?;
-            (usize::from(u16::from_be_bytes(*size)) + 1, rest)
-        }
-        size => (size, rest),
-    };
-    let (&types, rest) = rest.get(size..)?.split_first()?;
-    Some((types & 0x0f, rest))
 }
 
 /// Whether script data is `onMetaData`, on its own or after `@setDataFrame` (AMF0 strings).
@@ -307,33 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn classifies_enhanced_video() {
-        let hevc = Some(Codec::FourCc(*b"hvc1"));
-        assert_eq!(video(b"\x90hvc1\x01"), (Role::SequenceHeader, hevc));
-        assert_eq!(video(b"\x93hvc1\x00\x00"), (Role::Keyframe, hevc));
-        assert_eq!(video(b"\x91av01\x00\x00").0, Role::Keyframe);
-        assert_eq!(video(b"\xa3hvc1\x00\x00"), (Role::Frame, hevc));
-        assert_eq!(video(b"\xd4hvc1\x02"), (Role::Other, hevc), "colour info");
-        assert_eq!(video(b"\xd0\x00"), (Role::Other, None), "command frame");
-        assert_eq!(video(b"\x92hvc1"), (Role::Other, hevc), "end of sequence");
-        assert_eq!(video(b"\x96\x01hvc1\x00"), (Role::Keyframe, hevc), "multitrack, one track");
-        assert_eq!(
-            video(b"\x97\x02\x00\x00\x01\x03hvc1"),
-            (Role::Keyframe, hevc),
-            "a nanosecond offset before the frame"
-        );
-        assert_eq!(video(b"\x97\xff\xff\xff\x00").0, Role::Other, "cut short");
-        assert_eq!(video(b"\x90").0, Role::SequenceHeader);
-    }
-
-    #[test]
     fn classifies_audio() {
         assert_eq!(audio(&[0xaf, 0, 0x12]), (Role::SequenceHeader, Some(Codec::FlvAudio(10))));
         assert_eq!(audio(&[0xaf, 1, 0x21]), (Role::Frame, Some(Codec::FlvAudio(10))));
         assert_eq!(audio(&[0x2f, 0xff]), (Role::Frame, Some(Codec::FlvAudio(2))));
-        assert_eq!(audio(b"\x90Opus\x01"), (Role::SequenceHeader, Some(Codec::FourCc(*b"Opus"))));
-        assert_eq!(audio(b"\x91Opus\x01"), (Role::Frame, Some(Codec::FourCc(*b"Opus"))));
-        assert_eq!(audio(b"\x95\x01mp4a\x01").0, Role::Frame);
         assert_eq!(audio(&[]), (Role::Other, None));
     }
 

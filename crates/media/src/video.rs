@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::enhanced::{self, Single};
 use crate::{Codec, Role, Tag};
 
 /// Where a frame's composition time stands.
@@ -9,11 +10,10 @@ enum Composition {
     /// A signed 24-bit field at this offset.
     At(usize),
     /// There is no field, and it is zero: an Enhanced RTMP `CodedFramesX` packet.
-    Zero,
+    Zero(Single),
 }
 
 fn composition(tag: &Tag) -> Option<Composition> {
-    let first = *tag.body.first()?;
     if !matches!(tag.role, Role::Keyframe | Role::Frame) {
         return None;
     }
@@ -22,9 +22,12 @@ fn composition(tag: &Tag) -> Option<Composition> {
         Codec::FlvVideo(7 | 12) if tag.body.len() >= 5 => Some(Composition::At(2)),
         // Enhanced RTMP v2, ExVideoTagBody; only these codecs have the field.
         Codec::FourCc(fourcc) if [*b"avc1", *b"hvc1", *b"vvc1"].contains(&fourcc) => {
-            match first & 0x0f {
-                1 if tag.body.len() >= 8 => Some(Composition::At(5)),
-                3 => Some(Composition::Zero),
+            let single = enhanced::single(tag)?;
+            match single.packet_type {
+                1 if tag.body.len() >= single.payload_at + 3 => {
+                    Some(Composition::At(single.payload_at))
+                }
+                3 => Some(Composition::Zero(single)),
                 _ => None,
             }
         }
@@ -36,7 +39,7 @@ fn composition(tag: &Tag) -> Option<Composition> {
 /// say.
 pub fn composition_time(tag: &Tag) -> Option<i32> {
     match composition(tag)? {
-        Composition::Zero => Some(0),
+        Composition::Zero(_) => Some(0),
         Composition::At(at) => {
             let field = [tag.body[at], tag.body[at + 1], tag.body[at + 2], 0];
             Some(i32::from_be_bytes(field) >> 8)
@@ -57,12 +60,12 @@ pub fn with_composition_time(tag: &Tag, time: i32) -> Tag {
             body.put_slice(&tag.body);
             body[at..at + 3].copy_from_slice(&time[1..]);
         }
-        Composition::Zero => {
+        Composition::Zero(Single { type_at, payload_at, .. }) => {
             // `CodedFrames` is `CodedFramesX` with the field.
-            body.put_u8(tag.body[0] & 0xf0 | 1);
-            body.put_slice(&tag.body[1..5]);
+            body.put_slice(&tag.body[..payload_at]);
+            body[type_at] = body[type_at] & 0xf0 | 1;
             body.put_slice(&time[1..]);
-            body.put_slice(&tag.body[5..]);
+            body.put_slice(&tag.body[payload_at..]);
         }
     }
     Tag { body: Bytes::from(body), ..tag.clone() }
@@ -83,8 +86,9 @@ pub fn resolution(tag: &Tag) -> Option<Resolution> {
     let record = match tag.codec? {
         _ if tag.role != Role::SequenceHeader => return None,
         Codec::FlvVideo(7) => tag.body.get(5..)?,
-        Codec::FourCc(fourcc) if fourcc == *b"avc1" && tag.body[0] & 0x0f == 0 => {
-            tag.body.get(5..)?
+        Codec::FourCc(fourcc) if fourcc == *b"avc1" => {
+            let single = enhanced::single(tag).filter(|single| single.packet_type == 0)?;
+            tag.body.get(single.payload_at..)?
         }
         _ => return None,
     };
@@ -262,6 +266,13 @@ mod tests {
         let moved = with_composition_time(&hevc, -1);
         assert_eq!(&moved.body[..], b"\xa1hvc1\xff\xff\xff\x01\x02");
         assert_eq!(Tag::new(Track::Video, 0, moved.body.clone()), moved, "the same kind of frame");
+        // In an envelope, and behind a ModEx packet.
+        let enveloped = video(b"\x97\x00\x01\x06\x01hvc1\x02\x00\x00\x05\x01");
+        assert_eq!(composition_time(&enveloped), Some(5));
+        let moved = with_composition_time(&enveloped, 6);
+        assert_eq!(&moved.body[..], b"\x97\x00\x01\x06\x01hvc1\x02\x00\x00\x06\x01");
+        let moved = with_composition_time(&video(b"\xa6\x03hvc1\x02\x01"), 7);
+        assert_eq!(&moved.body[..], b"\xa6\x01hvc1\x02\x00\x00\x07\x01");
         for other in [&b"\x17\x00\x00\x00\x00\x01"[..], b"\x91av01\x00", b"\x12\x00", b""] {
             assert_eq!(composition_time(&video(other)), None);
         }
