@@ -11,6 +11,7 @@
 
 pub mod amf0;
 pub mod amf3;
+pub mod capabilities;
 pub mod chunk;
 mod command;
 mod error;
@@ -19,6 +20,7 @@ mod limits;
 mod message;
 pub mod metadata;
 pub mod name;
+mod redirect;
 mod send_queue;
 pub mod session;
 mod trace;

@@ -34,6 +34,9 @@ pub enum Error {
     /// A segment `..`.
     #[error("the stream name holds \"..\"")]
     DotDot,
+    /// A way from `rtmps://` to `rtmp://`, which would show the key to everybody.
+    #[error("the server leads away from encryption")]
+    Downgrade,
     /// Percent-encoded bytes that are not UTF-8.
     #[error("the stream name is not UTF-8")]
     NotUtf8,
@@ -58,7 +61,7 @@ pub struct Url {
 }
 
 impl Url {
-    const fn default_port(secure: bool) -> u16 {
+    pub(crate) const fn default_port(secure: bool) -> u16 {
         if secure { 443 } else { 1935 }
     }
 
@@ -84,12 +87,7 @@ impl FromStr for Url {
         if text.chars().any(char::is_control) {
             return Err(Error::ControlCharacter);
         }
-        let (scheme, rest) = text.split_once("://").ok_or(Error::Scheme)?;
-        let secure = match scheme.to_ascii_lowercase().as_str() {
-            "rtmp" => false,
-            "rtmps" => true,
-            _ => return Err(Error::Scheme),
-        };
+        let (secure, rest) = split_scheme(text)?;
         let (authority, path) = match rest.find(['/', '?']) {
             Some(end) => rest.split_at(end),
             None => (rest, ""),
@@ -122,7 +120,17 @@ impl fmt::Display for Url {
     }
 }
 
-fn split_authority(authority: &str, default_port: u16) -> Result<(&str, u16), Error> {
+/// Whether it is `rtmps`, and what follows the slashes.
+pub(crate) fn split_scheme(text: &str) -> Result<(bool, &str), Error> {
+    let (scheme, rest) = text.split_once("://").ok_or(Error::Scheme)?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "rtmp" => Ok((false, rest)),
+        "rtmps" => Ok((true, rest)),
+        _ => Err(Error::Scheme),
+    }
+}
+
+pub(crate) fn split_authority(authority: &str, default_port: u16) -> Result<(&str, u16), Error> {
     // The password may hold an @ of its own.
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let (host, port) = match host.strip_prefix('[') {

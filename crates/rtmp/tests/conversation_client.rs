@@ -5,6 +5,7 @@ mod support;
 use bytes::{Buf, Bytes, BytesMut};
 use media::{Role, Tag, Track};
 use rtmp::amf0::{self, Value};
+use rtmp::capabilities::{Capabilities, CapsEx};
 use rtmp::chunk::{Phase, Reader};
 use rtmp::session::client::{Config, Event};
 use rtmp::session::{Client, Intent, Rejection, Server, server};
@@ -25,7 +26,11 @@ struct Peer {
 impl Peer {
     /// A server that finished the handshake.
     fn new(intent: Intent) -> Self {
-        let mut session = Client::new(config(intent), [9; 32]);
+        Self::with(config(intent))
+    }
+
+    fn with(config: Config) -> Self {
+        let mut session = Client::new(config, [9; 32]);
         let c0c1 = session.send_queue().copy_to_bytes(1537);
         assert_eq!(c0c1[..1], [3]);
         assert_eq!(c0c1[5..9], [0; 4]);
@@ -238,4 +243,27 @@ fn is_refused_by_our_own_server() {
     run(&mut client, &mut server, 1 << 20);
     let event = client.poll_event();
     assert!(matches!(event, Some(Event::Rejected { code, .. }) if code.ends_with("Denied")));
+}
+
+#[test]
+fn hears_a_request_to_reconnect_if_it_can_follow() {
+    for can in [true, false] {
+        let mut config = config(Intent::Publish);
+        if can {
+            config.capabilities = Capabilities::forwarder(CapsEx::RECONNECT);
+        }
+        let mut peer = Peer::with(config);
+        let (_, connect) = peer.commands().remove(0);
+        assert_eq!(connect[2].property("capsEx"), Some(&if can { 1.0 } else { 14.0 }.into()));
+        let code = "NetConnection.Connect.ReconnectRequest";
+        for tc_url in [Value::Undefined, "/new".into(), "http://host/new".into()] {
+            let properties = [("level", "status".into()), ("code", code.into()), ("tcUrl", tc_url)];
+            let information = Value::object(properties);
+            peer.send(&command(3, 0, "onStatus", 0.0, &[Value::Null, information]));
+        }
+        let told = |url: &str| Event::ReconnectRequested(url.parse().unwrap());
+        let expected =
+            [told("rtmp://host:1936/live/key?x=1"), told("rtmp://host:1936/new/key?x=1")];
+        assert_eq!(peer.events(), expected[..if can { 2 } else { 0 }]);
+    }
 }

@@ -3,8 +3,9 @@
 mod support;
 
 use bytes::{Buf, Bytes, BytesMut};
-use media::{Role, Tag, Track};
+use media::{Codec, Role, Tag, Track};
 use rtmp::amf0::{self, Value};
+use rtmp::capabilities::CapsEx;
 use rtmp::chunk::{Message, Phase, Reader};
 use rtmp::session::server::{Config, Event};
 use rtmp::session::{Intent, Rejection, Request, Server};
@@ -163,6 +164,65 @@ fn echoes_enhanced_rtmp_to_those_who_announce_it() {
     let (_, values) = peer.replies().remove(0);
     let map = values[2].property("videoFourCcInfoMap").unwrap();
     assert_eq!(map.property("*"), Some(&4.0.into()));
+    assert_eq!(values[2].property("audioFourCcInfoMap"), Some(map));
+    assert_eq!(values[2].property("fourCcList"), Some(&Value::StrictArray(vec!["*".into()])));
+    assert_eq!(values[2].property("capsEx"), Some(&15.0.into()));
+}
+
+/// A client that connects with these properties and publishes.
+fn announced(properties: Vec<(String, Value)>) -> (Peer, Request) {
+    let mut peer = Peer::new();
+    peer.send(&command(3, 0, "connect", 1.0, &[Value::Object(properties)]));
+    peer.send(&command(3, 0, "createStream", 4.0, &[Value::Null]));
+    peer.send(&publish(1, "key"));
+    let request = peer.request();
+    peer.session.accept();
+    peer.messages();
+    (peer, request)
+}
+
+#[test]
+fn a_request_tells_what_was_announced() {
+    let map = Value::object([("av01", 1.0.into())]);
+    let (_, request) = announced(vec![
+        ("app".into(), "live".into()),
+        ("videoFourCcInfoMap".into(), map),
+        ("capsEx".into(), 6.0.into()),
+    ]);
+    let capabilities = request.capabilities;
+    assert!(capabilities.has(CapsEx::MULTITRACK.and(CapsEx::MOD_EX)));
+    assert!(!capabilities.has(CapsEx::RECONNECT));
+    assert!(capabilities.takes(Track::Video, Codec::FourCc(*b"av01")));
+    assert!(!capabilities.takes(Track::Video, Codec::FourCc(*b"hvc1")));
+    let (_, request) = announced(vec![("app".into(), "live".into())]);
+    assert!(!request.capabilities.is_announced());
+}
+
+#[test]
+fn asks_those_to_reconnect_who_can() {
+    let app = || ("app".to_owned(), Value::from("live"));
+    let (mut peer, _) = announced(vec![app(), ("capsEx".into(), 1.0.into())]);
+    assert!(peer.session.request_reconnect(Some("rtmp://b.example/live"), "moving"));
+    let (id, values) = peer.replies().remove(0);
+    assert_eq!((id, &values[..3]), (0, &["onStatus".into(), 0.0.into(), Value::Null][..]));
+    let expected = Value::object([
+        ("level", "status".into()),
+        ("code", "NetConnection.Connect.ReconnectRequest".into()),
+        ("description", "moving".into()),
+        ("tcUrl", "rtmp://b.example/live".into()),
+    ]);
+    assert_eq!(values[3], expected);
+    assert!(peer.session.request_reconnect(None, "moving"));
+    assert_eq!(peer.replies()[0].1[3].property("tcUrl"), None);
+    // It is served as before.
+    peer.send(&chunk(6, 0, 9, 1, &[0x17, 0, 0, 0, 0, 1]));
+    assert_eq!(peer.events().len(), 1);
+
+    for capabilities in [vec![app()], vec![app(), ("capsEx".into(), 14.0.into())]] {
+        let (mut peer, _) = announced(capabilities);
+        assert!(!peer.session.request_reconnect(None, "moving"));
+        assert_eq!(peer.messages().len(), 0);
+    }
 }
 
 /// The commands and media of an encoder such as FFmpeg or OBS.

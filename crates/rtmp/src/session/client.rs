@@ -8,6 +8,7 @@ use media::{Role, Tag, Track};
 use super::Intent;
 use super::link::{Control, Link};
 use crate::amf0::Value;
+use crate::capabilities::{Capabilities, CapsEx};
 use crate::chunk::{Message, Phase};
 use crate::command::Command;
 use crate::message::{self, Demuxer, event};
@@ -27,6 +28,9 @@ pub struct Config {
     pub limits: Limits,
     /// The name that this client goes by.
     pub flash_ver: String,
+    /// What it announces of Enhanced RTMP. Tags come as they are sent, so it takes every codec
+    /// and form, unless its user does not. Add [`CapsEx::RECONNECT`] to be asked to reconnect.
+    pub capabilities: Capabilities,
 }
 
 impl Config {
@@ -38,6 +42,9 @@ impl Config {
             chunk_size: 60_000,
             limits: Limits::default(),
             flash_ver: "FMLE/3.0 (compatible; firstmile)".to_owned(),
+            capabilities: Capabilities::forwarder(
+                CapsEx::MULTITRACK.and(CapsEx::MOD_EX).and(CapsEx::NANO_OFFSET),
+            ),
         }
     }
 }
@@ -57,6 +64,9 @@ pub enum Event {
         /// For a person.
         description: String,
     },
+    /// It asks to publish or play at this URL from now on: connect there, and close this session
+    /// at the next keyframe. A way that leads from `rtmps` to `rtmp` is not told.
+    ReconnectRequested(name::Url),
     /// The stream ended.
     Ended,
 }
@@ -220,9 +230,7 @@ impl Client {
                 object.push(("videoFunction".to_owned(), 1.0.into()));
             }
         }
-        // Enhanced RTMP v2, "Enhancing NetConnection connect Command".
-        let list = Value::StrictArray(vec!["*".into()]);
-        object.push(("fourCcList".to_owned(), list));
+        object.extend(self.config.capabilities.properties());
         self.link.command(0, "connect", CONNECT, &[Value::Object(object)]);
     }
 
@@ -338,6 +346,12 @@ impl Client {
             | ("NetStream.Play.Start", Stage::Requested(id), Intent::Play) => {
                 self.stage = Stage::Ready(id);
                 self.events.push_back(Event::Ready);
+            }
+            ("NetConnection.Connect.ReconnectRequest", ..) => {
+                let url = self.config.url.redirected(text("tcUrl"));
+                if self.config.capabilities.has(CapsEx::RECONNECT) && self.stage != Stage::Over {
+                    self.events.extend(url.ok().map(Event::ReconnectRequested));
+                }
             }
             (
                 "NetStream.Play.UnpublishNotify"

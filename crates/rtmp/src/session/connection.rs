@@ -1,15 +1,13 @@
 use super::link::Link;
 use super::{Intent, Request};
 use crate::amf0::Value;
+use crate::capabilities::{Capabilities, CapsEx};
 use crate::command::{Command, information};
 use crate::message::{self, event};
 use crate::{Error, limits};
 
 /// Bytes in each piece of text of a request, query included.
 const MAX_TEXT: usize = 4096;
-
-/// Properties by which a client announces Enhanced RTMP.
-const ENHANCED: [&str; 4] = ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"];
 
 /// What a client said in `connect` (RTMP 1.0 §7.2.1.1).
 #[derive(Debug)]
@@ -18,7 +16,7 @@ pub(super) struct Connection {
     tc_url: String,
     flash_ver: String,
     page_url: String,
-    enhanced: bool,
+    pub(super) capabilities: Capabilities,
     object_encoding: f64,
     transaction_id: f64,
 }
@@ -33,7 +31,7 @@ impl Connection {
             tc_url: text("tcUrl")?,
             flash_ver: text("flashVer")?,
             page_url: text("pageUrl")?,
-            enhanced: ENHANCED.iter().any(|name| object.property(name).is_some()),
+            capabilities: Capabilities::parse(object),
             object_encoding: encoding.unwrap_or(0.0),
             transaction_id: command.transaction_id,
         })
@@ -47,7 +45,7 @@ impl Connection {
             tc_url: self.tc_url.clone(),
             flash_ver: self.flash_ver.clone(),
             page_url: self.page_url.clone(),
-            enhanced: self.enhanced,
+            capabilities: self.capabilities.clone(),
         }
     }
 
@@ -65,13 +63,8 @@ impl Connection {
             ("fmsVer".to_owned(), "FMS/3,0,1,123".into()),
             ("capabilities".to_owned(), 31.0.into()),
         ];
-        if self.enhanced {
-            // Enhanced RTMP v2, "Enhancing NetConnection connect Command": 4 is CanForward.
-            let any = || Value::object([("*", 4.0.into())]);
-            let list = Value::StrictArray(vec!["*".into()]);
-            server.push(("fourCcList".to_owned(), list));
-            server.push(("videoFourCcInfoMap".to_owned(), any()));
-            server.push(("audioFourCcInfoMap".to_owned(), any()));
+        if self.capabilities.is_announced() {
+            server.extend(Capabilities::forwarder(CapsEx::ALL).properties());
         }
         let mut status =
             information("status", "NetConnection.Connect.Success", "Connection succeeded");

@@ -9,6 +9,7 @@ mod connection;
 mod link;
 pub mod server;
 
+use crate::capabilities::Capabilities;
 use crate::name;
 
 pub use client::Client;
@@ -39,8 +40,8 @@ pub struct Request {
     pub flash_ver: String,
     /// The page it was embedded in, or that it comes from; mostly empty.
     pub page_url: String,
-    /// Whether it announced Enhanced RTMP codecs. Encoders that use them need not.
-    pub enhanced: bool,
+    /// What it announced of Enhanced RTMP. Encoders and players that use it need not.
+    pub capabilities: Capabilities,
 }
 
 impl Request {
@@ -60,7 +61,7 @@ impl std::fmt::Debug for Request {
         f.debug_struct("Request")
             .field("intent", &self.intent)
             .field("flash_ver", &self.flash_ver)
-            .field("enhanced", &self.enhanced)
+            .field("capabilities", &self.capabilities)
             .finish_non_exhaustive()
     }
 }

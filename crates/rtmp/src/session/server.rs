@@ -10,6 +10,7 @@ use super::connection::{Connection, text_of};
 use super::link::{Control, Link};
 use super::{Intent, Rejection, Request};
 use crate::amf0::{self, Value};
+use crate::capabilities::CapsEx;
 use crate::chunk::{Message, Phase};
 use crate::command::{Command, information};
 use crate::message::{self, Demuxer, event};
@@ -284,6 +285,24 @@ impl Server {
             self.on_status(id, "error", code, description);
             self.stage = Stage::Closed;
         }
+    }
+
+    /// Asks the client to connect again, to `tc_url` or else to the same, and to leave this
+    /// connection then (Enhanced RTMP v2, "Reconnect Request"): the caller goes on serving it.
+    ///
+    /// Returns whether it was asked: only clients that have announced that they can are.
+    pub fn request_reconnect(&mut self, tc_url: Option<&str>, description: &str) -> bool {
+        let can = |connection: &Connection| connection.capabilities.has(CapsEx::RECONNECT);
+        if !self.connection.as_ref().is_some_and(can) || matches!(self.stage, Stage::Closed) {
+            return false;
+        }
+        let code = "NetConnection.Connect.ReconnectRequest";
+        let mut status = information("status", code, description);
+        if let (Value::Object(properties), Some(tc_url)) = (&mut status, tc_url) {
+            properties.push(("tcUrl".to_owned(), tc_url.into()));
+        }
+        self.link.command(0, "onStatus", 0.0, &[Value::Null, status]);
+        true
     }
 
     /// Appends a ping (RTMP 1.0 §7.1.7); any answer shows that the client lives.
