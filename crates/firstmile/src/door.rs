@@ -28,6 +28,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Between two lines about clients that speak another protocol.
 const TELL_AFTER: Duration = Duration::from_secs(1);
+/// How long connections may take to end once the node stops.
+const DRAIN: Duration = ingest::rtmp::LEAVE.saturating_add(FAREWELL);
 
 /// Decides who may enter.
 pub trait Gate: Send + Sync + 'static {
@@ -59,6 +61,8 @@ pub struct Player {
     pub feed: Feed,
     /// How it is read.
     pub policy: Policy,
+    /// What it takes of the feed.
+    pub takes: egress::takes::Takes,
     /// The feed's name, for the log.
     pub name: String,
 }
@@ -100,8 +104,17 @@ impl<G: Gate> Door<G> {
         self.limits.connections - self.seats.available_permits()
     }
 
-    /// Takes connections until `shutdown`, and tells their peers then.
+    /// Takes connections until `shutdown`, tells their peers then, and waits until they have left.
+    ///
+    /// Encoders that can are asked to connect again and may send for a little while yet.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        self.clone().accept(listener, &shutdown).await;
+        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
+        // Who has not left by then has been told.
+        let _ = tokio::time::timeout(DRAIN, self.seats.acquire_many(all)).await;
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, shutdown: &CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -190,14 +203,20 @@ impl<G: Gate> Door<G> {
     ) -> Result<&'static str, Error> {
         let mut opened = Some(Instant::now());
         loop {
-            let Some(request) = self.request(connection, opened.take()).await? else {
+            let request = self.request(connection, opened.take());
+            let Some(request) = shutdown.run_until_cancelled(request).await else {
+                return Ok("this node is stopping");
+            };
+            let Some(request) = request? else {
                 return Ok("the client left");
             };
             match request.intent {
                 Intent::Publish => {
-                    let encoder = match self.gate.publish(&request, connection.peer).await {
-                        Ok(encoder) => encoder,
-                        Err(rejection) => return Ok(reject(connection, &request, rejection)),
+                    let publish = self.gate.publish(&request, connection.peer);
+                    let encoder = match shutdown.run_until_cancelled(publish).await {
+                        None => return Ok("this node is stopping"),
+                        Some(Ok(encoder)) => encoder,
+                        Some(Err(rejection)) => return Ok(reject(connection, &request, rejection)),
                     };
                     *guest = None;
                     info!(feed = encoder.feed, client = client_name(&request), "publishing");

@@ -60,10 +60,19 @@ pub enum Presence {
 ///
 /// `@setDataFrame` is removed; the properties are an ECMA array, as FFmpeg demands.
 /// `videocodecid` and `audiocodecid` are there exactly for the tracks that exist: players wait
-/// for those that are announced. Everything else stays as the encoder sent it, in order. Without
-/// usable metadata from the encoder, `body` being `None` or broken, only the codecs are told.
-pub fn for_player(body: Option<&[u8]>, video: Presence, audio: Presence) -> Bytes {
+/// for those that are announced. The maps of further tracks are there only for a player that gets
+/// several. Everything else stays as the encoder sent it, in order. Without usable metadata from the encoder, `body` being `None` or broken, only the codecs are told.
+pub fn for_player(
+    body: Option<&[u8]>,
+    video: Presence,
+    audio: Presence,
+    is_multitrack: bool,
+) -> Bytes {
+    // Enhanced RTMP v2, "Enhancing onMetaData".
+    const TRACK_MAPS: [&str; 2] = ["videoTrackIdInfoMap", "audioTrackIdInfoMap"];
+
     let mut properties = body.and_then(properties).unwrap_or_default();
+    properties.retain(|(key, _)| is_multitrack || !TRACK_MAPS.contains(&key.as_str()));
     for (name, presence) in [("videocodecid", video), ("audiocodecid", audio)] {
         let codec = match presence {
             Presence::Coded(codec) => codec,
@@ -151,8 +160,12 @@ mod tests {
             ("list", Value::StrictArray(vec![Value::Null])),
         ]);
         let body = body(&["@setDataFrame".into()], &sent);
-        let told =
-            for_player(Some(&body), Presence::Coded(Codec::FourCc(*b"hvc1")), Presence::Absent);
+        let told = for_player(
+            Some(&body),
+            Presence::Coded(Codec::FourCc(*b"hvc1")),
+            Presence::Absent,
+            false,
+        );
         let expected = Value::EcmaArray(vec![
             ("width".into(), 640.0.into()),
             ("videocodecid".into(), f64::from(0x6876_6331).into()),
@@ -162,9 +175,26 @@ mod tests {
     }
 
     #[test]
+    fn maps_of_tracks_are_for_those_who_get_them() {
+        let maps = [("videoTrackIdInfoMap", Value::object([("1", Value::object([]))]))];
+        let body = body(&[], &Value::object(maps.clone()));
+        for is_multitrack in [true, false] {
+            let told = for_player(
+                Some(&body),
+                Presence::AsAnnounced,
+                Presence::AsAnnounced,
+                is_multitrack,
+            );
+            let told = amf0::decode(&told).unwrap().remove(1);
+            assert_eq!(told.property(maps[0].0).is_some(), is_multitrack);
+        }
+    }
+
+    #[test]
     fn makes_metadata_from_nothing() {
         for body in [None, Some(&b"\xff"[..])] {
-            let told = for_player(body, Presence::Absent, Presence::Coded(Codec::FlvAudio(10)));
+            let told =
+                for_player(body, Presence::Absent, Presence::Coded(Codec::FlvAudio(10)), false);
             assert_eq!(
                 told,
                 b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x01\x00\x0caudiocodecid\

@@ -51,6 +51,8 @@ pub struct Play {
     pub key: Option<Token>,
     /// What a player gets that joins in the middle of a GOP.
     pub join: JoinPolicy,
+    /// When a player gets more than one track of audio or video.
+    pub multitrack: Multitrack,
     /// Delay at which a player is moved to the newest keyframe.
     #[serde(deserialize_with = "duration")]
     pub max_delay: Duration,
@@ -59,7 +61,8 @@ pub struct Play {
 impl Default for Play {
     fn default() -> Self {
         let max_delay = Duration::from_secs(2);
-        Self { lan: true, key: None, join: JoinPolicy::default(), max_delay }
+        let (join, multitrack) = (JoinPolicy::default(), Multitrack::default());
+        Self { lan: true, key: None, join, multitrack, max_delay }
     }
 }
 
@@ -74,6 +77,17 @@ pub enum JoinPolicy {
     Smooth,
     /// The next keyframe: no delay, and a picture only then.
     Keyframe,
+}
+
+/// When a player gets more than one track of audio or video, and `ModEx` packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Multitrack {
+    /// When it has announced that it can.
+    #[default]
+    Announced,
+    /// Unless it has announced anything else.
+    Always,
 }
 
 #[derive(Default, Deserialize)]
@@ -237,10 +251,12 @@ mod tests {
 
     #[test]
     fn play_settings() {
-        let text = "[play]\njoin = \"smooth\"\nmax_delay = \"500ms\"\nlan = false\n";
+        let text = "[play]\njoin = \"smooth\"\nmax_delay = \"500ms\"\nlan = false\n\
+                    multitrack = \"always\"\n";
         let play = load(&[], text, "").unwrap().play;
         assert_eq!(play.join, JoinPolicy::Smooth);
         assert_eq!(play.max_delay, Duration::from_millis(500));
+        assert_eq!(play.multitrack, Multitrack::Always);
         assert!(!play.lan);
         let error = load(&[], "[play]\njoin = \"quick\"\n", "").unwrap_err();
         assert!(error.to_string().contains("`fast`, `smooth`, `keyframe`"), "{error}");

@@ -2,3 +2,4 @@
 
 pub mod backhaul;
 pub mod rtmp;
+pub mod takes;

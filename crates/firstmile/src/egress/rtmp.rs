@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hub::clock::Clock;
 use hub::{Item, Next, Subscriber};
+use media::enhanced::Fit;
 use media::{PublicationId, Role, Tag, Track, TrackSet};
 use rtmp::metadata::{self, Presence};
 use rtmp::session::server::Event;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Limits;
 use crate::connection::{Connection, Error, Exchange};
 use crate::door::Player;
+use crate::egress::takes::Takes;
 
 /// Bytes taken from the hub at a time; what waits there can still be skipped.
 const BATCH: usize = 256 << 10;
@@ -67,6 +69,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 return Err(Error::Stuck(limits.write_timeout));
             }
             () = &mut shutdown => {
+                connection.session.request_reconnect(None, "the server is stopping");
                 // What the feed still has goes out before the end.
                 if connection.is_flushed() {
                     show.fill(&mut connection.session);
@@ -84,6 +87,7 @@ struct Show<'a> {
     subscriber: Subscriber,
     clock: Clock,
     items: Vec<Item>,
+    takes: Takes,
     /// The tracks that the player wants.
     wanted: TrackSet<bool>,
     is_paused: bool,
@@ -114,6 +118,7 @@ impl<'a> Show<'a> {
             subscriber: player.feed.subscribe(player.policy, None),
             clock: Clock::default(),
             items: Vec::new(),
+            takes: player.takes.clone(),
             wanted,
             is_paused: false,
             prelude: Prelude::default(),
@@ -150,18 +155,27 @@ impl<'a> Show<'a> {
                 // Told when the first picture or sound follows: what there is, is known then.
             }
             (track, _) if !self.wanted[track] => {}
-            (track, role) => {
+            (track, _) => {
+                let remade;
+                let tag = match self.takes.fit(&item.tag) {
+                    Fit::AsIs => &item.tag,
+                    Fit::Remade(tag) => {
+                        remade = tag;
+                        &remade
+                    }
+                    Fit::Nothing => return,
+                };
                 if track != Track::Data {
                     self.tell_metadata(server);
                 }
                 // A header has no time of its own: encoders give it 0 or that of anything.
-                let timestamp = if role == Role::SequenceHeader {
+                let timestamp = if tag.is_header() {
                     self.clock.now()
                 } else {
                     self.clock.map(publication, track, item.timestamp)
                 };
                 // RTMP timestamps are the low 32 bits.
-                server.send_tag(&item.tag, timestamp as u32);
+                server.send_tag(tag, timestamp as u32);
             }
         }
     }
@@ -184,8 +198,10 @@ impl<'a> Show<'a> {
             None if is_known => Presence::Absent,
             None => Presence::AsAnnounced,
         };
+        let [video, audio] =
+            [Track::Video, Track::Audio].map(|track| self.takes.presence(track, presence(track)));
         let original = self.prelude.original.as_deref();
-        let body = metadata::for_player(original, presence(Track::Video), presence(Track::Audio));
+        let body = metadata::for_player(original, video, audio, self.takes.is_multitrack());
         if self.prelude.told.as_ref() != Some(&body) {
             self.prelude.told = Some(body.clone());
             let tag = Tag::new(Track::Data, 0, body);

@@ -1,6 +1,6 @@
 //! An encoder that was let in: its tags go to the hub until it leaves or is cut.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rtmp::session::server::Event;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Limits;
 use crate::connection::{Connection, Error};
 use crate::door::Encoder;
+
+/// How long an encoder that was asked to connect again may take to leave.
+pub const LEAVE: Duration = Duration::from_secs(2);
 
 /// Carries one publication. `Ok(None)` if the encoder ended it and may publish again on the same
 /// connection; else why it is over.
@@ -24,6 +27,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Option<&'static str>, Error> {
     let mut publisher = encoder.publisher;
     let mut shutdown = std::pin::pin!(shutdown.cancelled());
+    // Once the node stops: until when the encoder may leave on its own.
+    let mut leave_by = None::<Instant>;
     loop {
         let event = tokio::select! {
             event = connection.event(limits.read_timeout) => event?,
@@ -34,9 +39,17 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     hub::Cut::Revoked => "the stream key was revoked",
                 }));
             }
-            () = &mut shutdown => {
+            () = &mut shutdown, if leave_by.is_none() => {
+                if connection.session.request_reconnect(None, "the server is stopping") {
+                    leave_by = Some(Instant::now() + LEAVE);
+                    continue;
+                }
                 connection.session.end_publish("NetStream.Failed", "the server is stopping");
                 return Ok(Some("this node is stopping"));
+            }
+            () = sleep_until(leave_by) => {
+                connection.session.end_publish("NetStream.Failed", "the server is stopping");
+                return Ok(Some("this node is stopping, and the encoder did not leave"));
             }
         };
         match event {
@@ -44,9 +57,20 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 // A cut is noticed by the next turn of the loop.
                 let _ = publisher.push(tag, Instant::now());
             }
+            Some(Event::Unpublished) | None if leave_by.is_some() => {
+                return Ok(Some("this node is stopping, and the encoder left"));
+            }
             Some(Event::Unpublished) => return Ok(None),
             Some(_) => {}
             None => return Ok(Some("the encoder left")),
         }
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }

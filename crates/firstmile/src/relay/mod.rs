@@ -142,8 +142,13 @@ impl Relay {
         let _ = node.door.set(Arc::downgrade(&door));
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
-        let rtmp = door.serve(rtmp, shutdown.clone());
-        let links = node.clone().serve_studios(&quic, shutdown.clone());
+        // The studios stay until the encoders have left: what those still send is on its way.
+        let left = CancellationToken::new();
+        let rtmp = async {
+            door.serve(rtmp, shutdown).await;
+            left.cancel();
+        };
+        let links = node.clone().serve_studios(&quic, left.clone());
         let (web, (), ()) = tokio::join!(web, rtmp, links);
         quic.close().await;
         web

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::studio::{Config, JoinPolicy};
 use crate::door::{Door, Encoder, Gate, Player};
+use crate::egress::takes::Takes;
 use crate::identity::Identity;
 use crate::join::host_port;
 use crate::platform;
@@ -347,7 +348,8 @@ impl Gate for Node {
             JoinPolicy::Keyframe => hub::Join::Keyframe,
         };
         let policy = Policy { join, max_delay: play.max_delay, verbatim: false };
-        Ok(Player { feed: self.hub.feed(name.clone()), policy, name })
+        let takes = Takes::new(request.capabilities.clone(), play.multitrack);
+        Ok(Player { feed: self.hub.feed(name.clone()), policy, takes, name })
     }
 }
 
