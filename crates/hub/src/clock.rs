@@ -39,6 +39,26 @@ impl Clock {
 
     /// The player's time in milliseconds of a tag with `timestamp`.
     pub fn map(&mut self, publication: PublicationId, track: Track, timestamp: i64) -> i64 {
+        let offset = self.offset(publication, timestamp);
+        let mapped = (timestamp + offset).max(self.last[track]);
+        let step = mapped - self.last[track];
+        if track == Track::Video && (1..=500).contains(&step) {
+            self.interval = Some(step);
+        }
+        self.last[track] = mapped;
+        self.high = self.high.max(mapped);
+        mapped
+    }
+
+    /// As [`map`](Self::map), for a tag of a track beside the main ones: it keeps its distance to
+    /// them, even where it is not in step.
+    pub fn map_further(&mut self, publication: PublicationId, timestamp: i64) -> i64 {
+        let mapped = (timestamp + self.offset(publication, timestamp)).max(0);
+        self.high = self.high.max(mapped);
+        mapped
+    }
+
+    fn offset(&mut self, publication: PublicationId, timestamp: i64) -> i64 {
         let is_same_line = |epoch: &Epoch| {
             epoch.publication == publication && (timestamp - epoch.last).abs() <= MAX_STEP
         };
@@ -48,14 +68,7 @@ impl Clock {
             None => -timestamp,
         };
         self.epoch = Some(Epoch { publication, offset, last: timestamp });
-        let mapped = (timestamp + offset).max(self.last[track]);
-        let step = mapped - self.last[track];
-        if track == Track::Video && (1..=500).contains(&step) {
-            self.interval = Some(step);
-        }
-        self.last[track] = mapped;
-        self.high = self.high.max(mapped);
-        mapped
+        offset
     }
 }
 
@@ -101,5 +114,15 @@ mod tests {
         clock.map(A, Track::Audio, 100);
         assert_eq!(clock.map(A, Track::Audio, 60), 100);
         assert_eq!(clock.map(A, Track::Video, 60), 60, "the other track is its own line");
+    }
+
+    #[test]
+    fn a_further_track_keeps_its_distance() {
+        let mut clock = Clock::default();
+        clock.map(A, Track::Audio, 1_000);
+        assert_eq!(clock.map(A, Track::Audio, 1_021), 21);
+        assert_eq!(clock.map_further(A, 1_010), 10);
+        assert_eq!(clock.map_further(A, 1_050), 50);
+        assert_eq!(clock.map(A, Track::Audio, 1_042), 42);
     }
 }

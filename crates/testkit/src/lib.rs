@@ -4,6 +4,7 @@
 //!
 //! - [`Node`]: a running `firstmile relay` or `firstmile studio`, ready and with its addresses
 //! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
+//! - [`session`]: our own client, for what no real client does
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
@@ -24,6 +25,7 @@ mod node;
 pub mod process;
 mod proxy;
 pub mod script;
+pub mod session;
 mod wait;
 
 pub use node::{Launch, Node};

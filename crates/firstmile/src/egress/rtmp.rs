@@ -171,6 +171,8 @@ impl<'a> Show<'a> {
                 // A header has no time of its own: encoders give it 0 or that of anything.
                 let timestamp = if tag.is_header() {
                     self.clock.now()
+                } else if !tag.tracks.has_main() {
+                    self.clock.map_further(publication, item.timestamp)
                 } else {
                     self.clock.map(publication, track, item.timestamp)
                 };

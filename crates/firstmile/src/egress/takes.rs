@@ -19,8 +19,8 @@ use crate::config::studio::Multitrack;
 pub struct Takes {
     capabilities: Capabilities,
     form: Form,
-    /// What the log was told to be left out.
-    told: TrackSet<Option<Codec>>,
+    /// Whether the log was told that something is left out.
+    told: TrackSet<bool>,
 }
 
 impl Takes {
@@ -37,14 +37,15 @@ impl Takes {
         Self { capabilities, form, told: TrackSet::default() }
     }
 
-    /// The tag cut to what the player takes; the log is told once of a codec left out.
+    /// The tag cut to what the player takes; the log is told of a codec left out, once for audio
+    /// and once for video.
     pub fn fit(&mut self, tag: &Tag) -> Fit {
         let (track, capabilities) = (tag.track, &self.capabilities);
         let fit = fit(tag, self.form, |codec| capabilities.takes(track, codec));
         if fit == Fit::Nothing
             && let Some(codec) = tag.codec
             && !capabilities.takes(track, codec)
-            && self.told[track].replace(codec) != Some(codec)
+            && !std::mem::replace(&mut self.told[track], true)
         {
             info!(%codec, ?track, "left out: the player has announced other codecs");
         }
