@@ -1,7 +1,7 @@
 //! What a player takes of a feed's tags, as far as it has announced that.
 
 use media::enhanced::{Fit, Form, fit};
-use media::{Codec, Tag, Track, TrackSet};
+use media::{Tag, Track, TrackSet};
 use rtmp::capabilities::{Capabilities, CapsEx};
 use rtmp::metadata::Presence;
 use tracing::info;
@@ -69,6 +69,7 @@ impl Takes {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use media::Codec;
     use rtmp::amf0::Value;
 
     use super::*;

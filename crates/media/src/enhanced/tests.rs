@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn tag(track: Track, body: &[u8]) -> Tag {
@@ -188,4 +190,29 @@ fn tracks_of_codecs_that_are_not_taken_are_left_out() {
         panic!("one track of two is left");
     };
     assert_eq!(&left.body[..], b"\xa6\x21av01\x00\x00\x00\x02yz");
+}
+
+proptest! {
+    /// Bytes that look like headers, so that most of them are read to the end.
+    #[test]
+    fn what_is_remade_is_read_alike_and_fits(
+        is_video: bool,
+        first in prop_oneof![0x90u8..0x98, 0xa0u8..0xa8, 0xd0u8..0xd8],
+        rest in proptest::collection::vec(prop_oneof![0u8..8, Just(0x10), Just(0x13), Just(0x21)], 0..60),
+        multitrack: bool,
+        modex: bool,
+    ) {
+        let track = if is_video { Track::Video } else { Track::Audio };
+        let tag = tag(track, &[&[if is_video { first } else { 0x90 | first & 0xf }], &rest[..]].concat());
+        let ids = TrackIds::of(&tag);
+        prop_assert!(!tag.tracks.has_main() || tag.role == Role::Other || ids.contains(0));
+        let form = Form { multitrack, modex };
+        if let Fit::Remade(remade) = fit(&tag, form, |_| true) {
+            prop_assert!(remade.body.len() <= tag.body.len());
+            prop_assert_eq!(&Tag::new(track, 0, remade.body.clone()), &remade);
+            prop_assert_eq!(fit(&remade, form, |_| true), Fit::AsIs);
+        }
+        let _ = crate::video::with_composition_time(&tag, 7);
+        let _ = crate::video::resolution(&tag);
+    }
 }
