@@ -13,8 +13,8 @@ use crate::config::studio::Multitrack;
 /// A player that announced anything of Enhanced RTMP gets exactly what it announced: codecs that
 /// it does not list are left out, several tracks and `ModEx` packets come only if it knows them.
 /// A player that announced nothing, as all known ones do, gets every codec, and one track of audio
-/// and one of video in their plain form: old players stall on a second track, and none says that
-/// it is new. [`Multitrack::Always`] has such players get everything as it was sent.
+/// and one of video in their plain form: FFmpeg 5 probes for a minute when there is a second track
+/// that it cannot read, and no player says that it is newer. [`Multitrack::Always`] has such players get everything as it was sent.
 #[derive(Clone, Debug)]
 pub struct Takes {
     capabilities: Capabilities,
