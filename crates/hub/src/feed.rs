@@ -8,6 +8,7 @@ use media::video::{Resolution, resolution};
 use media::{Codec, Position, PublicationId, Role, Tag, Track, TrackSet};
 use tokio::sync::watch;
 
+use crate::budget::{Budget, Memory};
 use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
 use crate::damper::Damper;
 use crate::pace::Pace;
@@ -31,6 +32,8 @@ pub struct Limits {
     pub keep: Duration,
     /// How long subscribers are held after a publication ended.
     pub hold: Duration,
+    /// Bytes in the rings of all feeds of a hub.
+    pub total_bytes: usize,
 }
 
 impl Default for Limits {
@@ -41,6 +44,7 @@ impl Default for Limits {
             max_tags: 4_000,
             keep: Duration::from_secs(4),
             hold: Duration::from_secs(30),
+            total_bytes: 256 << 20,
         }
     }
 }
@@ -49,19 +53,27 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Hub<K> {
     limits: Limits,
+    budget: Arc<Budget>,
     feeds: Mutex<HashMap<K, Feed>>,
 }
 
 impl<K: Eq + Hash> Hub<K> {
     /// An empty hub whose feeds have these bounds.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, feeds: Mutex::default() }
+        let budget = Arc::new(Budget::new(limits.total_bytes));
+        Self { limits, budget, feeds: Mutex::default() }
     }
 
     /// The feed of this name.
     pub fn feed(&self, name: K) -> Feed {
         let mut feeds = lock(&self.feeds);
-        feeds.entry(name).or_insert_with(|| Feed::new(self.limits.clone())).clone()
+        let new = || Feed::within(self.limits.clone(), self.budget.clone());
+        feeds.entry(name).or_insert_with(new).clone()
+    }
+
+    /// How much memory the rings of its feeds take.
+    pub fn memory(&self) -> Memory {
+        self.budget.memory()
     }
 
     /// What the feed of this name is doing; it is not made for that.
@@ -119,8 +131,11 @@ pub enum State {
 pub struct Feed(Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     limits: Limits,
+    budget: Arc<Budget>,
+    /// Bytes of the ring, as the budget has them.
+    ring_bytes: AtomicUsize,
     inner: Mutex<Inner>,
     /// Told of every change; closed with the feed.
     changed: watch::Sender<()>,
@@ -151,6 +166,7 @@ struct OnAir {
     last_keyframe: Option<Instant>,
     /// The way from the encoder is lost; it may come back.
     is_interrupted: bool,
+    origin: String,
     codecs: TrackSet<Option<Codec>>,
     resolution: Option<Resolution>,
     pace: Pace,
@@ -171,16 +187,25 @@ struct Totals {
 }
 
 impl Feed {
-    /// A feed with these bounds.
+    /// A feed with these bounds, and with a memory of its own.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Shared {
+        let budget = Arc::new(Budget::new(limits.total_bytes));
+        Self::within(limits, budget)
+    }
+
+    fn within(limits: Limits, budget: Arc<Budget>) -> Self {
+        let feed = Self(Arc::new(Shared {
             limits,
+            budget,
+            ring_bytes: AtomicUsize::new(0),
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             publication: watch::Sender::new(None),
             subscribers: AtomicUsize::new(0),
             skipped: AtomicU64::new(0),
-        }))
+        }));
+        feed.0.budget.register(Arc::downgrade(&feed.0));
+        feed
     }
 
     /// Puts a new publication on air; the one before is cut.
@@ -208,6 +233,7 @@ impl Feed {
             last_tag: None,
             last_keyframe: None,
             is_interrupted: false,
+            origin: String::new(),
             codecs: TrackSet::default(),
             resolution: None,
             pace: Pace::default(),
@@ -253,6 +279,16 @@ impl Feed {
     /// The publication on air.
     pub fn publication(&self) -> Option<PublicationId> {
         self.lock().on_air.as_ref().map(|on_air| on_air.publication)
+    }
+
+    /// Where the publication on air comes from, as [`Publisher::set_origin`] said.
+    pub fn origin(&self) -> Option<String> {
+        self.lock().on_air.as_ref().map(|on_air| on_air.origin.clone())
+    }
+
+    /// Subscribers there are.
+    pub fn subscribers(&self) -> usize {
+        self.0.subscribers.load(Ordering::Relaxed)
     }
 
     /// The publication on air, and how to wait for the next.
@@ -318,6 +354,7 @@ impl Feed {
         let hold = self.0.limits.hold;
         if inner.ended.is_some_and(|ended| now.saturating_duration_since(ended) > hold) {
             inner.ring.clear();
+            self.0.account(&inner);
         }
     }
 
@@ -346,6 +383,32 @@ impl Feed {
     }
 }
 
+impl Shared {
+    pub(crate) fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the oldest GOP for the sake of all.
+    pub(crate) fn give_up_gop(&self) {
+        let mut inner = lock(&self.inner);
+        inner.ring.give_up_gop();
+        self.account(&inner);
+    }
+
+    /// Tells the budget how large the ring is now.
+    fn account(&self, inner: &Inner) {
+        let after = inner.ring.bytes();
+        let before = self.ring_bytes.swap(after, Ordering::Relaxed);
+        self.budget.change(before, after);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.budget.change(self.ring_bytes(), 0);
+    }
+}
+
 /// Locks, whoever panicked before: the state is whole after every statement that changes it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -367,6 +430,14 @@ impl Publisher {
     /// The publication's name.
     pub fn publication(&self) -> PublicationId {
         self.publication
+    }
+
+    /// Says where the publication comes from, for people: the encoder's address.
+    pub fn set_origin(&self, origin: String) {
+        let mut inner = self.feed.lock();
+        if let Some(on_air) = inner.on_air.as_mut().filter(|o| o.serial == self.serial) {
+            on_air.origin = origin;
+        }
     }
 
     /// Puts a tag on air and gives it its position.
@@ -418,9 +489,14 @@ impl Publisher {
         }
         totals[tag.track].tags += 1;
         totals[tag.track].bytes += tag.body.len() as u64;
-        ring.push(Entry { position, tag, arrival: now }, &self.feed.0.limits);
+        let shared = &self.feed.0;
+        if ring.push(Entry { position, tag, arrival: now }, &shared.limits) {
+            shared.budget.count_overrun();
+        }
+        shared.account(&inner);
         drop(inner);
-        self.feed.0.changed.send_replace(());
+        shared.budget.enforce();
+        shared.changed.send_replace(());
         Ok(())
     }
 

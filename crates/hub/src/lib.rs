@@ -11,6 +11,7 @@
 //! The crate has no sockets and no clock: time is an argument. All locks are held for a few
 //! tags' work and never across an await.
 
+mod budget;
 pub mod clock;
 mod cursor;
 mod damper;
@@ -20,6 +21,7 @@ mod pace;
 mod ring;
 mod squeeze;
 
+pub use budget::Memory;
 pub use cursor::{Item, Join, Next, Policy, Resume};
 pub use feed::{
     Cut, Feed, Fought, Hub, Limits, Publisher, Snapshot, State, Subscriber, TrackStats,

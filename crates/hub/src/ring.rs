@@ -64,14 +64,27 @@ impl Ring {
         self.keyframes.back().copied()
     }
 
-    pub(crate) fn push(&mut self, entry: Entry, limits: &Limits) {
+    /// Appends an entry. Returns whether the bounds of bytes or tags cost an older one.
+    pub(crate) fn push(&mut self, entry: Entry, limits: &Limits) -> bool {
         let now = entry.arrival;
         if entry.tag.is_keyframe() {
             self.keyframes.push_back(self.end());
         }
         self.bytes += entry.tag.body.len();
         self.entries.push_back(entry);
+        let is_overrun = self.is_overrun(limits) && self.entries.len() > 1;
         while self.is_front_spare(now, limits) {
+            self.pop_front();
+        }
+        is_overrun
+    }
+
+    /// Forgets the oldest GOP; of the only one, and where there are none, the older half.
+    pub(crate) fn give_up_gop(&mut self) {
+        let next = self.keyframes.iter().find(|keyframe| **keyframe > self.front);
+        let half = self.front + self.entries.len().div_ceil(2) as u64;
+        let end = next.copied().unwrap_or(half);
+        while self.front < end {
             self.pop_front();
         }
     }
@@ -92,14 +105,16 @@ impl Ring {
         headers
     }
 
+    fn is_overrun(&self, limits: &Limits) -> bool {
+        self.bytes > limits.max_bytes || self.entries.len() > limits.max_tags
+    }
+
     fn is_front_spare(&self, now: Instant, limits: &Limits) -> bool {
         let Some(first) = self.entries.front() else {
             return false;
         };
         let age = now.saturating_duration_since(first.arrival);
-        let is_over = self.bytes > limits.max_bytes
-            || self.entries.len() > limits.max_tags
-            || age > limits.max_age;
+        let is_over = self.is_overrun(limits) || age > limits.max_age;
         let has_newer_gop = self.keyframes.back().is_none_or(|keyframe| *keyframe > self.front);
         // The last entry stays whatever its size: a ring that cannot hold one tag is no ring.
         self.entries.len() > 1 && (is_over || has_newer_gop && age > limits.keep)

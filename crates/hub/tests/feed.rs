@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hub::{
-    Cut, Feed, Fought, Item, Join, Limits, Next, Policy, Publisher, Resume, State, Subscriber,
+    Cut, Feed, Fought, Hub, Item, Join, Limits, Next, Policy, Publisher, Resume, State, Subscriber,
 };
 use media::{PublicationId, Role, Tag, Track, TrackSet};
 
@@ -391,4 +391,82 @@ fn video_begins_with_the_main_track() {
     let items = read_all(&mut player, now);
     let got: Vec<_> = items.iter().map(|item| &item.tag.body[..]).collect();
     assert_eq!(got, [bodies[0], bodies[1], bodies[3], bodies[4]]);
+}
+
+/// A keyframe or frame of 100 KiB.
+fn large(timestamp: i64, is_key: bool) -> Tag {
+    let mut body = vec![0; 100 << 10];
+    body[..2].copy_from_slice(&[if is_key { 0x17 } else { 0x27 }, 1]);
+    Tag::new(Track::Video, timestamp, Bytes::from(body))
+}
+
+#[test]
+fn all_rings_together_are_bounded_and_the_largest_gives_way() {
+    let (total, now) = (10 << 20, Instant::now());
+    let hub = Hub::new(Limits { total_bytes: total, ..Limits::default() });
+    let small = hub.feed("small");
+    let mut modest = Encoder::start(&small, A, now, 50);
+    modest.run(50);
+    let kept = small.snapshot(now).ring_bytes;
+    assert!(kept > 0);
+
+    let greedy: Vec<_> = (0..4).map(|n| hub.feed(["a", "b", "c", "d"][n])).collect();
+    let mut publishers: Vec<_> = greedy.iter().map(|f| f.publish(B, now).unwrap()).collect();
+    // The third has one GOP without an end.
+    for n in 0..100 {
+        for (number, publisher) in publishers.iter_mut().enumerate() {
+            let is_key = n == 0 || number != 2 && n % 10 == 0;
+            publisher.push(large(n * 40, is_key), now + ms(n as u64)).unwrap();
+            let memory = hub.memory();
+            assert!(memory.used <= total, "{memory:?}");
+            assert_eq!(
+                memory.used,
+                kept + greedy.iter().map(|feed| feed.snapshot(now).ring_bytes).sum::<usize>()
+            );
+        }
+    }
+    assert!(hub.memory().trimmed > 0);
+    assert_eq!(small.snapshot(now).ring_bytes, kept, "who is modest loses nothing");
+
+    drop((publishers, greedy));
+    ["a", "b", "c", "d"].iter().for_each(|name| hub.remove(name));
+    assert_eq!(hub.memory().used, kept);
+}
+
+#[test]
+fn a_player_at_the_live_edge_sees_nothing_of_a_ring_that_gives_way() {
+    let (total, now) = (1 << 20, Instant::now());
+    let hub = Hub::new(Limits { total_bytes: total, ..Limits::default() });
+    let feed = hub.feed("camera");
+    let mut publisher = feed.publish(A, now).unwrap();
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    for n in 0..60 {
+        let now = now + ms(n * 40);
+        publisher.push(large((n * 40) as i64, n % 50 == 0), now).unwrap();
+        assert_eq!(read_all(&mut player, now).len(), 1, "frame {n}");
+    }
+    assert!(hub.memory().trimmed > 0);
+}
+
+#[test]
+fn a_ring_at_its_own_bound_is_counted() {
+    let hub = Hub::new(Limits { max_tags: 100, ..Limits::default() });
+    let mut encoder = Encoder::start(&hub.feed("camera"), A, Instant::now(), 1_000);
+    encoder.run(40);
+    assert_eq!(hub.memory().overruns, 0);
+    encoder.run(40);
+    assert!(hub.memory().overruns > 0);
+}
+
+#[test]
+fn an_origin_belongs_to_its_publication() {
+    let (feed, now) = (Feed::new(Limits::default()), Instant::now());
+    let first = feed.publish(A, now).unwrap();
+    first.set_origin("192.0.2.1:7".into());
+    assert_eq!(feed.origin().as_deref(), Some("192.0.2.1:7"));
+    let second = feed.publish(B, now).unwrap();
+    assert_eq!(feed.origin().as_deref(), Some(""));
+    second.set_origin("192.0.2.2:7".into());
+    first.set_origin("192.0.2.1:7".into());
+    assert_eq!(feed.origin().as_deref(), Some("192.0.2.2:7"));
 }

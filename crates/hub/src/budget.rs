@@ -1,0 +1,93 @@
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError, Weak};
+
+use crate::feed::Shared;
+
+/// The memory that the rings of a hub share.
+///
+/// A feed accounts for its ring after each change. The one that finds the total exceeded has the
+/// largest rings give up their oldest GOPs, whosever they are: who is modest loses nothing.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: usize,
+    used: AtomicUsize,
+    trimmed: AtomicU64,
+    overruns: AtomicU64,
+    feeds: Mutex<Vec<Weak<Shared>>>,
+}
+
+/// How much memory the rings of a hub take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes in all rings.
+    pub used: usize,
+    /// The bound of that: [`Limits::total_bytes`](crate::Limits::total_bytes).
+    pub total: usize,
+    /// GOPs that were given up for the bound on all rings.
+    pub trimmed: u64,
+    /// Tags that came into a ring that was at its own bound of bytes or tags.
+    pub overruns: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            total,
+            used: AtomicUsize::new(0),
+            trimmed: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+            feeds: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn register(&self, feed: Weak<Shared>) {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| feed.strong_count() > 0);
+        feeds.push(feed);
+    }
+
+    pub(crate) fn memory(&self) -> Memory {
+        Memory {
+            used: self.used.load(Ordering::Relaxed),
+            total: self.total,
+            trimmed: self.trimmed.load(Ordering::Relaxed),
+            overruns: self.overruns.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn change(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn count_overrun(&self) {
+        self.overruns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes room if the total is exceeded; the caller holds no feed's lock.
+    pub(crate) fn enforce(&self) {
+        if self.used.load(Ordering::Relaxed) <= self.total {
+            return;
+        }
+        // While somebody is at it, the others need not wait.
+        let feeds = match self.feeds.try_lock() {
+            Ok(feeds) => feeds,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        // Some room at once, so that not every tag has to look for it.
+        let target = self.total - self.total / 8;
+        while self.used.load(Ordering::Relaxed) > target {
+            let feeds = feeds.iter().filter_map(Weak::upgrade);
+            let largest = feeds.max_by_key(|feed| feed.ring_bytes());
+            match largest.filter(|feed| feed.ring_bytes() > 0) {
+                Some(feed) => feed.give_up_gop(),
+                None => return,
+            }
+            self.trimmed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
