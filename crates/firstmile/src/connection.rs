@@ -12,6 +12,10 @@ use rtmp::SendQueue;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
+use crate::config;
+use crate::config::value::{BitRate, Span};
+use crate::rate::Bucket;
+
 /// Room for a read while little comes: most connections are idle or players.
 const SMALL_READ: usize = 4 << 10;
 /// Room for a read while much comes.
@@ -30,9 +34,66 @@ pub enum Error {
     /// Nothing came for too long.
     #[error("nothing came for {} s", .0.as_secs())]
     Silent(Duration),
+    /// The client did not say in time what it wants.
+    #[error("it did not say what it wants within {} s", .0.as_secs())]
+    Late(Duration),
     /// The peer takes nothing for too long.
     #[error("the peer took nothing for {} s", .0.as_secs())]
     Stuck(Duration),
+    /// The encoder lives, but sends neither video nor audio.
+    #[error("the connection lives, but no video or audio came for {} s", .0.as_secs())]
+    NoMedia(Duration),
+    /// The encoder sends more than it may.
+    #[error("its bitrate is over {0}, the limit here")]
+    Bitrate(BitRate),
+    /// The publication is as long as it may be.
+    #[error("it was on air for {0}, the limit here")]
+    Duration(Span),
+    /// The peer sends more messages than any client does.
+    #[error("it sends more than {0} messages a second")]
+    Messages(u32),
+    /// The peer sends more commands than any client does.
+    #[error("it sends more than {0} commands a second")]
+    Commands(u32),
+    /// A newcomer needed the room.
+    #[error("it was not let in yet, and a newcomer needed its place")]
+    Dismissed,
+}
+
+/// Rates of messages and commands are averages over this many seconds.
+const RATE_SECONDS: f64 = 5.0;
+
+/// After this much silence of the peer, it is pinged: one that is gone is found although nothing
+/// else is to be written.
+const PING_AFTER: Duration = Duration::from_secs(5);
+
+/// How many messages and commands a peer may send.
+#[derive(Debug)]
+struct Pace {
+    messages_per_second: u32,
+    commands_per_second: u32,
+    messages: Bucket,
+    commands: Bucket,
+    /// What was counted before.
+    counted: (u64, u64),
+}
+
+impl Pace {
+    fn count(&mut self, counts: (u64, u64), now: Instant) -> Result<(), Error> {
+        let (messages, commands) = (counts.0 - self.counted.0, counts.1 - self.counted.1);
+        self.counted = counts;
+        let take = |bucket: &mut Bucket, count: u64, rate: u32| {
+            let rate = f64::from(rate);
+            count == 0 || bucket.take(count as f64, rate, rate * RATE_SECONDS, now)
+        };
+        if !take(&mut self.messages, messages, self.messages_per_second) {
+            return Err(Error::Messages(self.messages_per_second));
+        }
+        if !take(&mut self.commands, commands, self.commands_per_second) {
+            return Err(Error::Commands(self.commands_per_second));
+        }
+        Ok(())
+    }
 }
 
 /// What an exchange with the socket did.
@@ -62,6 +123,10 @@ pub trait Session {
     fn send_queue(&mut self) -> &mut SendQueue;
     /// Tells a trace, if there is one, what the time is.
     fn set_trace_clock(&mut self, _since_opened: Duration) {}
+    /// Messages that the peer has sent, and commands among them, if they are to be limited.
+    fn counts(&self) -> (u64, u64) {
+        (0, 0)
+    }
 }
 
 impl Session for rtmp::Server {
@@ -81,6 +146,10 @@ impl Session for rtmp::Server {
 
     fn set_trace_clock(&mut self, since_opened: Duration) {
         self.set_trace_clock(since_opened);
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.messages(), self.commands())
     }
 }
 
@@ -113,6 +182,8 @@ pub struct Connection<S, P = rtmp::Server> {
     opened: Instant,
     last_read: Instant,
     last_write: Instant,
+    last_ping: Instant,
+    pace: Option<Pace>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
@@ -128,7 +199,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             opened: now,
             last_read: now,
             last_write: now,
+            last_ping: now,
+            pace: None,
         }
+    }
+
+    /// Bounds how many messages and commands the peer may send.
+    pub fn limit_rates(&mut self, limits: &config::Rtmp) {
+        let (messages, commands) = (limits.messages_per_second, limits.commands_per_second);
+        let full = |rate| Bucket::full(f64::from(rate) * RATE_SECONDS, self.last_read);
+        self.pace = Some(Pace {
+            messages_per_second: messages,
+            commands_per_second: commands,
+            messages: full(messages),
+            commands: full(commands),
+            counted: (0, 0),
+        });
     }
 
     /// The session's next event; `None` once the peer has closed. Cancel safe.
@@ -162,6 +248,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         if exchange == Exchange::Read {
             self.session.set_trace_clock(self.last_read - self.opened);
             self.session.handle_input(&mut self.input)?;
+            if let Some(pace) = &mut self.pace {
+                pace.count(self.session.counts(), self.last_read)?;
+            }
         }
         Ok(exchange)
     }
@@ -208,6 +297,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         self.last_write
     }
 
+    /// Since when the peer has said nothing.
+    pub fn last_read(&self) -> Instant {
+        self.last_read
+    }
+
     /// Writes what is queued, as far as the peer takes it within `patience`, and closes.
     pub async fn finish(mut self, patience: Duration) {
         let flush = async {
@@ -219,5 +313,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         };
         // A peer that is gone already has nothing to be told.
         let _ = tokio::time::timeout(patience, flush).await;
+    }
+}
+
+impl<S> Connection<S, rtmp::Server> {
+    /// Asks a silent peer that was let in for a sign of life, now and then.
+    pub fn ping_if_silent(&mut self, now: Instant) {
+        let last = self.last_read.max(self.last_ping);
+        if now.saturating_duration_since(last) >= PING_AFTER {
+            self.last_ping = now;
+            // Its value only has to come back.
+            self.session.ping(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_commands_have_rates() {
+        let start = Instant::now();
+        let pace = || Pace {
+            messages_per_second: 100,
+            commands_per_second: 10,
+            messages: Bucket::full(500.0, start),
+            commands: Bucket::full(50.0, start),
+            counted: (0, 0),
+        };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut fair = pace();
+        fair.count((500, 50), start).unwrap();
+        for second in 1..20 {
+            fair.count((500 + 100 * second, 50 + 10 * second), after(second)).unwrap();
+        }
+        let mut loud = pace();
+        assert!(matches!(loud.count((501, 0), start), Err(Error::Messages(100))));
+        let mut curious = pace();
+        curious.count((50, 50), after(1)).unwrap();
+        assert!(matches!(curious.count((51, 51), after(1)), Err(Error::Commands(10))));
     }
 }

@@ -13,13 +13,14 @@ use hub::{Feed, Policy, Publisher};
 use rtmp::session::server::Event;
 use rtmp::session::{Intent, Rejection, Request};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use crate::config::Limits;
 use crate::connection::{Connection, Error};
-use crate::guests::{Guest, Guests};
+use crate::guests::{Bounds, Guest, Guests};
+use crate::limit::{Hits, Limit};
+use crate::networks::{Networks, Session};
 use crate::traces::{self, Traces};
 use crate::{egress, ingest, platform};
 
@@ -72,8 +73,9 @@ pub struct Player {
 pub struct Door<G> {
     gate: Arc<G>,
     limits: Limits,
-    seats: Arc<Semaphore>,
+    hits: Arc<Hits>,
     guests: Arc<Guests>,
+    networks: Arc<Networks>,
     traces: Option<Traces>,
     connections: AtomicU64,
     /// When a client's mistake was told last.
@@ -81,13 +83,19 @@ pub struct Door<G> {
 }
 
 impl<G: Gate> Door<G> {
-    /// A door to this node.
-    pub fn new(gate: Arc<G>, limits: &Limits) -> Self {
+    /// A door to this node; the limits that are hit are counted in `hits`.
+    pub fn new(gate: Arc<G>, limits: &Limits, hits: Arc<Hits>) -> Self {
+        let bounds = Bounds {
+            connections: limits.connections,
+            guests: limits.unauthenticated,
+            per_address: limits.unauthenticated_per_ip,
+        };
         Self {
             gate,
             limits: limits.clone(),
-            seats: Arc::new(Semaphore::new(limits.connections)),
-            guests: Guests::new(limits.unauthenticated_per_ip),
+            hits,
+            guests: Guests::new(bounds),
+            networks: Networks::new(limits),
             traces: None,
             connections: AtomicU64::new(0),
             told: Mutex::default(),
@@ -99,9 +107,9 @@ impl<G: Gate> Door<G> {
         Self { traces, ..self }
     }
 
-    /// Connections that are open.
-    pub fn open_connections(&self) -> usize {
-        self.limits.connections - self.seats.available_permits()
+    /// Connections that were not let in yet, and those that were.
+    pub fn connections(&self) -> (usize, usize) {
+        self.guests.counts()
     }
 
     /// Takes connections until `shutdown`, tells their peers then, and waits until they have left.
@@ -109,9 +117,8 @@ impl<G: Gate> Door<G> {
     /// Encoders that can are asked to connect again and may send for a little while yet.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
         self.clone().accept(listener, &shutdown).await;
-        let all = u32::try_from(self.limits.connections).unwrap_or(u32::MAX);
         // Who has not left by then has been told.
-        let _ = tokio::time::timeout(DRAIN, self.seats.acquire_many(all)).await;
+        let _ = tokio::time::timeout(DRAIN, self.guests.emptied()).await;
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener, shutdown: &CancellationToken) {
@@ -130,21 +137,33 @@ impl<G: Gate> Door<G> {
                 }
             };
             let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-            let Ok(seat) = self.seats.clone().try_acquire_owned() else {
-                debug!(%peer, "connection refused: all seats are taken");
-                continue;
-            };
-            let Some(guest) = self.guests.enter(peer.ip()) else {
-                debug!(%peer, "connection refused: too many from this address");
-                continue;
-            };
+            let Some(guest) = self.enter(peer) else { continue };
             let id = self.connections.fetch_add(1, Ordering::Relaxed);
             let span = tracing::info_span!("conn", id, %peer);
             let (door, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(
-                async move { door.run(id, socket, peer, seat, guest, shutdown).await }
-                    .instrument(span),
+                async move { door.run(id, socket, peer, guest, shutdown).await }.instrument(span),
             );
+        }
+    }
+
+    /// Finds a place for a connection that has just come, at an older guest's cost if need be.
+    fn enter(&self, peer: SocketAddr) -> Option<Guest> {
+        if !self.networks.connect(peer.ip(), Instant::now()) {
+            self.hits.count(Limit::ConnectionRate);
+            debug!(%peer, "connection refused: too many a second from this address");
+            return None;
+        }
+        match self.guests.enter(peer.ip()) {
+            Ok((guest, hit)) => {
+                hit.into_iter().for_each(|limit| self.hits.count(limit));
+                Some(guest)
+            }
+            Err(limit) => {
+                self.hits.count(limit);
+                debug!(%peer, "connection refused: all places are taken");
+                None
+            }
         }
     }
 
@@ -153,33 +172,37 @@ impl<G: Gate> Door<G> {
         id: u64,
         socket: TcpStream,
         peer: SocketAddr,
-        _seat: OwnedSemaphorePermit,
-        guest: Guest,
+        mut guest: Guest,
         shutdown: CancellationToken,
     ) {
         platform::tune_socket(&socket, self.limits.write_timeout);
-        let config = rtmp::session::server::Config::default();
+        let limits = self.limits.rtmp.session_limits();
+        let config = rtmp::session::server::Config { limits, ..Default::default() };
         let mut session = rtmp::Server::new(config, rand::random());
         if self.traces.is_some() {
             session.start_trace(traces::BYTES);
         }
         let mut connection = Connection::new(socket, peer, session);
-        let mut guest = Some(guest);
-        let result = self.converse(&mut connection, &mut guest, &shutdown).await;
+        connection.limit_rates(&self.limits.rtmp);
+        let over = self.converse(&mut connection, &mut guest, &shutdown).await;
         if let Some(traces) = &self.traces {
-            let why = result.as_ref().map_or_else(Error::to_string, |&reason| reason.to_owned());
+            let why = over.as_ref().map_or_else(Error::to_string, |&reason| reason.to_owned());
             traces.keep(id, peer, &why, &connection.session.take_trace().unwrap_or_default());
         }
-        match result {
+        let limit = over.as_ref().err().and_then(|error| Limit::of(error, !guest.is_admitted()));
+        limit.into_iter().for_each(|limit| self.hits.count(limit));
+        match over {
             Ok(reason) => info!(reason, "closed"),
             Err(Error::Rtmp(mistake)) if is_other_protocol(&mistake) && self.may_tell() => {
                 info!(reason = %mistake, "closed");
             }
             // A client that never said what it wants is a scan or a mistake, not an event.
-            Err(error) if guest.is_some() => debug!(reason = %error, "closed before a request"),
+            Err(error) if !guest.is_admitted() => {
+                debug!(reason = %error, "closed before a request");
+            }
             Err(error) => info!(reason = %error, "closed"),
         }
-        connection.finish(FAREWELL).await;
+        guest.stay(connection.finish(FAREWELL)).await;
     }
 
     /// Whether a client's mistake is told now: a scanner's thousand connections are one line a
@@ -198,27 +221,32 @@ impl<G: Gate> Door<G> {
     async fn converse(
         &self,
         connection: &mut Connection<TcpStream>,
-        guest: &mut Option<Guest>,
+        guest: &mut Guest,
         shutdown: &CancellationToken,
     ) -> Result<&'static str, Error> {
         let mut opened = Some(Instant::now());
+        // While it lives, more is allowed to the network that this connection comes from.
+        let mut _session = None;
         loop {
-            let request = self.request(connection, opened.take());
+            let request = guest.stay(self.request(connection, opened.take()));
             let Some(request) = shutdown.run_until_cancelled(request).await else {
                 return Ok("this node is stopping");
             };
-            let Some(request) = request? else {
+            let Some(request) = request.ok_or(Error::Dismissed)?? else {
                 return Ok("the client left");
             };
             match request.intent {
                 Intent::Publish => {
-                    let publish = self.gate.publish(&request, connection.peer);
-                    let encoder = match shutdown.run_until_cancelled(publish).await {
-                        None => return Ok("this node is stopping"),
-                        Some(Ok(encoder)) => encoder,
-                        Some(Err(rejection)) => return Ok(reject(connection, &request, rejection)),
+                    let answer = guest.stay(self.gate.publish(&request, connection.peer));
+                    let Some(answer) = shutdown.run_until_cancelled(answer).await else {
+                        return Ok("this node is stopping");
                     };
-                    *guest = None;
+                    let encoder = match answer.ok_or(Error::Dismissed)? {
+                        Ok(encoder) => encoder,
+                        Err(why) => return self.refuse(connection, guest, &request, why).await,
+                    };
+                    guest.admit();
+                    _session.get_or_insert_with(|| self.session(connection.peer));
                     info!(feed = encoder.feed, client = client_name(&request), "publishing");
                     connection.session.accept();
                     if let Some(reason) =
@@ -230,9 +258,14 @@ impl<G: Gate> Door<G> {
                 Intent::Play => {
                     let player = match self.gate.play(&request, connection.peer) {
                         Ok(player) => player,
-                        Err(rejection) => return Ok(reject(connection, &request, rejection)),
+                        Err(why) => return self.refuse(connection, guest, &request, why).await,
                     };
-                    *guest = None;
+                    if player.feed.subscribers() >= self.limits.players_per_feed {
+                        let why = Rejection::Full;
+                        return self.refuse(connection, guest, &request, why).await;
+                    }
+                    guest.admit();
+                    _session.get_or_insert_with(|| self.session(connection.peer));
                     info!(feed = player.name, client = client_name(&request), "playing");
                     connection.session.accept();
                     return egress::rtmp::run(connection, &player, &self.limits, shutdown).await;
@@ -263,30 +296,62 @@ impl<G: Gate> Door<G> {
         };
         match tokio::time::timeout_at(deadline.into(), request).await {
             Ok(request) => request,
-            Err(_) => Err(Error::Silent(limit)),
+            Err(_) => Err(Error::Late(limit)),
         }
+    }
+
+    fn session(&self, peer: SocketAddr) -> Session {
+        self.networks.admit(peer.ip(), Instant::now())
+    }
+
+    /// Answers with no. After many wrong keys from one network, it waits for its answers: its
+    /// guests keep their places meanwhile, so that their number bounds the guesses.
+    async fn refuse(
+        &self,
+        connection: &mut Connection<TcpStream>,
+        guest: &Guest,
+        request: &Request,
+        why: Rejection,
+    ) -> Result<&'static str, Error> {
+        let client = client_name(request);
+        match why {
+            Rejection::Denied => {
+                if let Err(rtmp::name::Error::TooLong) = request.target() {
+                    self.hits.count(Limit::Names);
+                }
+                let address = connection.peer.ip();
+                match self.networks.failed(address, Instant::now()) {
+                    None => warn!(client, "refused: the key is unknown or wrong"),
+                    Some(penalty) => {
+                        self.hits.count(Limit::AuthFailures);
+                        if penalty.is_new {
+                            warn!(%address, "wrong keys again and again: answers to more are delayed");
+                        }
+                        debug!(client, "refused, later: the key is unknown or wrong");
+                        let pause = tokio::time::sleep(penalty.delay);
+                        guest.stay(pause).await.ok_or(Error::Dismissed)?;
+                    }
+                }
+            }
+            Rejection::Busy => {
+                self.hits.count(Limit::Takeovers);
+                info!(client, "refused: two encoders are fighting over this feed");
+            }
+            Rejection::Full => {
+                self.hits.count(Limit::Players);
+                warn!(client, "refused: the feed has as many players as it may have");
+            }
+            Rejection::NotFound => info!(client, "refused: there is no such feed"),
+            Rejection::Failed => warn!(client, "refused: it failed here"),
+        }
+        connection.session.reject(why);
+        Ok("refused")
     }
 }
 
 /// Whether somebody typed the wrong port or scheme, and can put it right.
 fn is_other_protocol(error: &rtmp::Error) -> bool {
     matches!(error, rtmp::Error::Http | rtmp::Error::Tls | rtmp::Error::Ssh)
-}
-
-fn reject(
-    connection: &mut Connection<TcpStream>,
-    request: &Request,
-    rejection: Rejection,
-) -> &'static str {
-    connection.session.reject(rejection);
-    let client = client_name(request);
-    match rejection {
-        Rejection::Denied => warn!(client, "refused: the key is unknown or wrong"),
-        Rejection::Busy => warn!(client, "refused: two encoders are fighting over this feed"),
-        Rejection::NotFound => info!(client, "refused: there is no such feed"),
-        Rejection::Failed => warn!(client, "refused: it failed here"),
-    }
-    "refused"
 }
 
 /// The client's own name for itself, fit for a log.

@@ -1,11 +1,13 @@
 //! One snapshot of a node: what the API answers, the dashboard draws and metrics count.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use media::Track;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::join::{JoinLink, host_port};
+use crate::limit::{Hits, Limit};
 use crate::secret::{MASK, StreamKey};
 
 /// The answer of `GET /api/v1/status`.
@@ -31,6 +33,55 @@ pub struct Status {
     pub feeds: Vec<FeedStatus>,
     /// Its connections to other nodes.
     pub links: Vec<LinkStatus>,
+    /// What its limits bound, and how often they were hit.
+    #[serde(default)]
+    pub limits: LimitStatus,
+}
+
+/// What limits bound, and how often they were hit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// Connections that have not shown a valid key yet.
+    pub unauthenticated: usize,
+    /// Encoders and players that were let in.
+    pub sessions: usize,
+    /// Bytes in the rings of all feeds.
+    pub ring_bytes: usize,
+    /// The bound of that.
+    pub ring_total_bytes: usize,
+    /// How often each limit was hit since the start, by its name in the metrics.
+    pub hits: BTreeMap<String, u64>,
+}
+
+impl LimitStatus {
+    /// What a node counts; `connections` are those of its door.
+    pub fn new(hits: &Hits, connections: (usize, usize), memory: hub::Memory) -> Self {
+        let count = |limit: &Limit| {
+            let count = match limit {
+                Limit::Ring => memory.overruns,
+                Limit::RingTotal => memory.trimmed,
+                limit => hits.of(*limit),
+            };
+            (limit.as_str().to_owned(), count)
+        };
+        let (unauthenticated, sessions) = connections;
+        Self {
+            unauthenticated,
+            sessions,
+            ring_bytes: memory.used,
+            ring_total_bytes: memory.total,
+            hits: Limit::ALL.iter().map(count).collect(),
+        }
+    }
+}
+
+/// What someone should look at in a feed.
+pub fn feed_alarm(name: &dyn fmt::Display, snapshot: &hub::Snapshot) -> Option<String> {
+    if snapshot.is_fought {
+        return Some(format!("two encoders are fighting over {name}"));
+    }
+    let is_stalled = snapshot.state == hub::State::Stalled;
+    is_stalled.then(|| format!("the encoder of {name} is connected and sends nothing"))
 }
 
 impl Status {

@@ -372,6 +372,7 @@ fn rejections_have_the_codes_that_clients_know() {
     for (why, publish_code, play_code) in [
         (Rejection::Denied, "NetStream.Publish.Denied", "NetStream.Play.Failed"),
         (Rejection::Busy, "NetStream.Publish.BadName", "NetStream.Play.Failed"),
+        (Rejection::Full, "NetStream.Publish.BadName", "NetStream.Play.Failed"),
         (Rejection::NotFound, "NetStream.Publish.Denied", "NetStream.Play.StreamNotFound"),
         (Rejection::Failed, "NetStream.Failed", "NetStream.Play.Failed"),
     ] {
@@ -533,4 +534,20 @@ fn commands_may_come_as_amf3_and_in_small_chunks() {
     body.extend(b"\x11\x06\x07key");
     peer.send(&cut(3, 0, 17, 1, &body, 128));
     assert_eq!(peer.request().name, "key");
+}
+
+#[test]
+fn counts_what_the_client_sends() {
+    let mut peer = Peer::published();
+    let (messages, commands) = (peer.session.messages(), peer.session.commands());
+    assert_eq!(commands, 3, "connect, createStream, publish");
+    // An acknowledgement, an abort, a frame, a command, and an aggregate of three.
+    peer.send(&chunk(2, 0, 3, 0, &[0, 0, 0, 9]));
+    peer.send(&chunk(2, 0, 2, 0, &[0, 0, 0, 9]));
+    peer.send(&chunk(6, 0, 9, 1, &[0x27, 1]));
+    peer.send(&command(3, 0, "nonsense", 0.0, &[Value::Null]));
+    let part = [8, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xaf, 0, 0, 0, 12];
+    peer.send(&chunk(6, 0, 22, 1, &part.repeat(3)));
+    assert_eq!(peer.session.messages() - messages, 5 + 3);
+    assert_eq!(peer.session.commands() - commands, 1);
 }

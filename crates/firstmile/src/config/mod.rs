@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::join::{JoinLinkError, parse_host};
+use crate::platform;
 use crate::secret::{Token, TokenError};
-pub use limits::Limits;
+pub use limits::{Limits, Rtmp};
 use value::{Size, Span, line_of};
 
 /// What a feed keeps in memory for subscribers.
@@ -28,19 +29,40 @@ pub struct Ring {
     /// Most time of one feed's ring.
     #[serde(deserialize_with = "duration")]
     pub max_age: Duration,
+    /// Most tags of one feed's ring.
+    pub max_tags: usize,
+    /// Most bytes of all rings together; without it a quarter of the memory there is.
+    #[serde(deserialize_with = "some_size")]
+    pub total_bytes: Option<u64>,
 }
+
+/// Rings have at least this much together when nothing else is said.
+const MIN_TOTAL: u64 = 256 << 20;
 
 impl Ring {
     /// The bounds of the hub's feeds.
     pub fn hub_limits(&self) -> hub::Limits {
         let max_bytes = usize::try_from(self.max_bytes).unwrap_or(usize::MAX);
-        hub::Limits { max_bytes, max_age: self.max_age, ..hub::Limits::default() }
+        let quarter = || platform::total_ram().unwrap_or(0) / 4;
+        let total = self.total_bytes.unwrap_or_else(|| quarter().max(MIN_TOTAL));
+        hub::Limits {
+            max_bytes,
+            max_age: self.max_age,
+            max_tags: self.max_tags,
+            total_bytes: usize::try_from(total).unwrap_or(usize::MAX),
+            ..hub::Limits::default()
+        }
     }
 }
 
 impl Default for Ring {
     fn default() -> Self {
-        Self { max_bytes: 32 << 20, max_age: Duration::from_secs(15) }
+        Self {
+            max_bytes: 32 << 20,
+            max_age: Duration::from_secs(15),
+            max_tags: 4_000,
+            total_bytes: None,
+        }
     }
 }
 
@@ -48,6 +70,12 @@ impl Ring {
     fn check(&self) -> Result<(), ConfigError> {
         if !(1 << 20..=4 << 30).contains(&self.max_bytes) {
             return Err(ConfigError::value("ring.max_bytes", "it must be from 1 MiB to 4 GiB"));
+        }
+        at_least("ring.max_tags", self.max_tags, 100)?;
+        at_most("ring.max_tags", self.max_tags, 1_000_000)?;
+        if self.total_bytes.is_some_and(|total| total < self.max_bytes) {
+            let message = "it must be at least ring.max_bytes";
+            return Err(ConfigError::value("ring.total_bytes", message));
         }
         let second = Duration::from_secs(1);
         within("ring.max_age", self.max_age, second, 300 * second)
@@ -60,6 +88,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Size::deserialize(deserializer).map(|size| size.0)
+}
+
+fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    size(deserializer).map(Some)
 }
 
 fn at_least(key: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {
@@ -290,6 +322,20 @@ mod tests {
             _ => line.to_owned(),
         };
         example.lines().map(on).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Checks that an example has every key that a table of `T` knows.
+    pub(super) fn assert_has_all<T: DeserializeOwned>(example: &str, table: &str) {
+        let probe = if table.is_empty() { "x = 1".into() } else { format!("[{table}]\nx = 1") };
+        let error = toml::from_str::<T>(&probe).err().unwrap();
+        let (_, known) = unknown_field(error.message()).unwrap();
+        let mut section: &toml::Table = &toml::from_str(example).unwrap();
+        for name in table.split('.').filter(|name| !name.is_empty()) {
+            section = section[name].as_table().unwrap();
+        }
+        for key in known {
+            assert!(section.contains_key(key), "the example lacks {table} {key}");
+        }
     }
 
     #[test]

@@ -147,6 +147,59 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// Bits a second with their unit: `100 Mbit/s`, `2500 kbit/s`; the `/s` may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitRate(pub u64);
+
+impl FromStr for BitRate {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (number, unit) = leading_number(text.trim()).ok_or(ValueError::BitRate)?;
+        let unit = unit.trim().to_ascii_lowercase();
+        let bits: u64 = match unit.strip_suffix("/s").unwrap_or(&unit) {
+            "kbit" => 1_000,
+            "mbit" => 1_000_000,
+            "gbit" => 1_000_000_000,
+            _ => return Err(ValueError::BitRate),
+        };
+        let total = (number * bits as f64).round();
+        if total > (1u64 << 53) as f64 {
+            return Err(ValueError::BitRate);
+        }
+        Ok(Self(total as u64))
+    }
+}
+
+impl<'de> Deserialize<'de> for BitRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match IntOrText::deserialize(deserializer) {
+            Ok(IntOrText::Text(text)) => text.parse().map_err(de::Error::custom),
+            _ => Err(de::Error::custom(ValueError::BitRate)),
+        }
+    }
+}
+
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bits if bits.is_multiple_of(1_000_000) => write!(f, "{} Mbit/s", bits / 1_000_000),
+            bits => write!(f, "{} kbit/s", bits as f64 / 1_000.0),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, length) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+            if self.0 >= length && self.0.is_multiple_of(length) {
+                return write!(f, "{} {unit}", self.0 / length);
+            }
+        }
+        write!(f, "{} B", self.0)
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.0.as_millis();
@@ -178,6 +231,9 @@ pub enum ValueError {
     /// Not a number of bytes.
     #[error("expected a size with its unit, such as \"32 MiB\" or \"4 GiB\"")]
     Size,
+    /// Not a number of bits a second.
+    #[error("expected a rate with its unit, such as \"100 Mbit/s\" or \"2500 kbit/s\"")]
+    BitRate,
 }
 
 /// The line, from 1, of a byte offset.
@@ -236,6 +292,18 @@ mod tests {
         assert_eq!("1.5 kB".parse(), Ok(Size(1500)));
         for bad in ["", "32", "32 M", "MiB", "99999999999 GiB"] {
             assert_eq!(bad.parse::<Size>(), Err(ValueError::Size), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bit_rates() {
+        assert_eq!("100 Mbit/s".parse(), Ok(BitRate(100_000_000)));
+        assert_eq!("2.5Mbit".parse(), Ok(BitRate(2_500_000)));
+        for bad in ["", "100", "100 MB/s", "Mbit", "99999999999 Gbit/s"] {
+            assert_eq!(bad.parse::<BitRate>(), Err(ValueError::BitRate), "{bad}");
+        }
+        for text in ["100 Mbit/s", "2500.5 kbit/s"] {
+            assert_eq!(text.parse::<BitRate>().unwrap().to_string(), text);
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             () = show.subscriber.changed(), if !is_writing => {}
-            _ = tick.tick(), if !is_writing => {}
+            _ = tick.tick(), if !is_writing => connection.ping_if_silent(Instant::now()),
             () = tokio::time::sleep_until(stuck_at.into()), if is_writing => {
                 return Err(Error::Stuck(limits.write_timeout));
             }

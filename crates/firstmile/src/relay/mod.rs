@@ -15,16 +15,20 @@ use rtmp::session::{Rejection, Request};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::config::relay::Config;
 use crate::door::{Door, Encoder, Gate, Player};
 use crate::error::Hint;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinLink;
+use crate::limit::Hits;
 use crate::platform;
 use crate::quic::Listener;
 use crate::secret::{Secret, StreamKey, Token};
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Status, rtmp_server};
+use crate::status::{
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm, rtmp_server,
+};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
@@ -61,6 +65,7 @@ pub struct Node {
     start_invite: Secret,
     started: Instant,
     hub: Hub<FeedId>,
+    hits: Arc<Hits>,
     directory: watch::Sender<Directory>,
     store: Mutex<Stored>,
     studios: Mutex<HashMap<PublicKey, Studio>>,
@@ -116,6 +121,7 @@ impl Relay {
             start_invite,
             started: Instant::now(),
             hub,
+            hits: Arc::default(),
             directory: watch::Sender::default(),
             store: Mutex::new(store),
             studios: Mutex::default(),
@@ -137,8 +143,8 @@ impl Relay {
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
         let Self { node, rtmp, quic, http, token, traces, _run } = self;
-        let door = Door::new(node.clone(), &node.config.limits).with_traces(traces);
-        let door = Arc::new(door);
+        let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
+        let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
@@ -248,9 +254,9 @@ impl Node {
         found.await.ok().flatten()
     }
 
-    fn open_connections(&self) -> u64 {
+    fn connections(&self) -> (usize, usize) {
         let door = self.door.get().and_then(Weak::upgrade);
-        door.map_or(0, |door| door.open_connections() as u64)
+        door.map_or((0, 0), |door| door.connections())
     }
 
     fn lock_store(&self) -> MutexGuard<'_, Stored> {
@@ -259,11 +265,11 @@ impl Node {
 }
 
 impl Gate for Node {
-    async fn publish(&self, request: &Request, _: SocketAddr) -> Result<Encoder, Rejection> {
+    async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
         let target = request.target().map_err(|_| Rejection::Denied)?;
         let secret = StreamKey::secret_of(target.key()).ok_or(Rejection::Denied)?;
         let id = self.find_key(&secret).await.ok_or(Rejection::Denied)?;
-        let publisher = publish(&self.hub.feed(id.clone()))?;
+        let publisher = publish(&self.hub.feed(id.clone()), &id, peer)?;
         // The key may have been revoked in between, before there was anything to cut.
         if self.directory.borrow().find(&secret.key_hash()).as_ref() != Some(&id) {
             return Err(Rejection::Denied);
@@ -277,9 +283,27 @@ impl Gate for Node {
     }
 }
 
-/// Puts a new publication on air.
-pub(crate) fn publish(feed: &Feed) -> Result<Publisher, Rejection> {
-    feed.publish(PublicationId(rand::random()), Instant::now()).map_err(|_| Rejection::Busy)
+/// Puts a new publication on air, and says whose it takes over.
+pub(crate) fn publish(
+    feed: &Feed,
+    name: &dyn std::fmt::Display,
+    peer: SocketAddr,
+) -> Result<Publisher, Rejection> {
+    let incumbent = feed.origin();
+    match feed.publish(PublicationId(rand::random()), Instant::now()) {
+        Ok(publisher) => {
+            if let Some(incumbent) = incumbent {
+                info!(feed = %name, %peer, incumbent, "an encoder takes over from another");
+            }
+            publisher.set_origin(peer.to_string());
+            Ok(publisher)
+        }
+        Err(fought) => {
+            let incumbent = incumbent.unwrap_or_default();
+            warn!(feed = %name, %peer, incumbent, "{fought}: the incumbent stays");
+            Err(Rejection::Busy)
+        }
+    }
 }
 
 impl web::Node for Node {
@@ -289,9 +313,7 @@ impl web::Node for Node {
         let mut alarms = Vec::new();
         let feeds = feeds.into_iter().map(|id| {
             let snapshot = self.hub.snapshot(&id, now);
-            if snapshot.is_fought {
-                alarms.push(format!("two encoders are fighting over {id}"));
-            }
+            alarms.extend(feed_alarm(&id, &snapshot));
             let studio = Some(id.studio.to_string());
             FeedStatus { studio, ..FeedStatus::of(&id.name, &snapshot) }
         });
@@ -300,6 +322,7 @@ impl web::Node for Node {
         let studios = self.lock_studios();
         let mut links: Vec<_> = studios.iter().map(|(key, studio)| studio.status(key)).collect();
         links.sort_by(|a, b| a.peer.cmp(&b.peer));
+        let (guests, sessions) = self.connections();
         Status {
             role: "relay".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -311,10 +334,11 @@ impl web::Node for Node {
                 http: Some(self.addresses.http.to_string()),
             },
             join_link: Some(KeyText::link(&self.join_link())),
-            connections: self.open_connections(),
+            connections: (guests + sessions) as u64,
             alarms,
             feeds,
             links,
+            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
         }
     }
 

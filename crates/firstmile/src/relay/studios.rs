@@ -7,15 +7,16 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 use backhaul::{Event, FeedKey, FeedProblem, Hello, Message, Refusal, Session, VERSION, Welcome};
 use hub::{Cut, Feed};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::Node;
 use super::directory::{self, FeedId};
 use crate::egress::backhaul::{self as egress, Control};
-use crate::guests::{Guest, Guests};
+use crate::guests::{Bounds, Guest, Guests};
 use crate::identity::PublicKey;
+use crate::limit::Limit;
 use crate::quic::{Link, Listener};
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
@@ -49,8 +50,11 @@ impl Node {
         shutdown: CancellationToken,
     ) {
         let mut sweep = tokio::time::interval(Duration::from_secs(60));
-        let guests = Guests::new(self.config.limits.unauthenticated_per_ip);
-        let seats = Arc::new(Semaphore::new(MAX_CALLERS));
+        let guests = Guests::new(Bounds {
+            connections: usize::MAX,
+            guests: MAX_CALLERS,
+            per_address: self.config.limits.unauthenticated_per_ip,
+        });
         loop {
             let incoming = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -61,28 +65,35 @@ impl Node {
                 incoming = quic.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
-            let guest = guests.enter(incoming.remote_address());
-            let Some((guest, seat)) = guest.zip(seats.clone().try_acquire_owned().ok()) else {
+            let Ok((guest, hit)) = guests.enter(incoming.remote_address()) else {
                 incoming.refuse();
                 continue;
             };
+            if hit.is_some() {
+                self.hits.count(Limit::Callers);
+            }
             let node = self.clone();
             tokio::spawn(async move {
-                match incoming.handshake().await {
-                    Ok(Some(link)) => {
+                match guest.stay(incoming.handshake()).await {
+                    Some(Ok(Some(link))) => {
                         let span = tracing::info_span!("studio", key = %link.peer());
-                        node.serve_studio(link, (guest, seat)).instrument(span).await;
+                        node.serve_studio(link, guest).instrument(span).await;
                     }
-                    Ok(None) => {}
-                    Err(error) => debug!(reason = %error, "a caller failed the handshake"),
+                    Some(Ok(None)) => {}
+                    None => debug!("a caller made room for another"),
+                    Some(Err(error)) => debug!(reason = %error, "a caller failed the handshake"),
                 }
             });
         }
     }
 
     /// One studio's link, from its hello to its end.
-    async fn serve_studio(&self, link: Link, caller: (Guest, OwnedSemaphorePermit)) {
-        let hello = tokio::time::timeout(HELLO_DEADLINE, greet(&link)).await;
+    async fn serve_studio(&self, link: Link, caller: Guest) {
+        let hello = tokio::time::timeout(HELLO_DEADLINE, greet(&link));
+        let Some(hello) = caller.stay(hello).await else {
+            link.close("too many callers");
+            return debug!("a caller made room for another");
+        };
         let (mut control, hello) = match hello {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(error)) => return debug!(reason = %error, "a caller said no hello"),
@@ -200,6 +211,7 @@ impl Node {
         }
         let open = studios.values().filter(|studio| studio.link.is_some()).count();
         if present.is_none() && open >= self.config.limits.studios {
+            self.hits.count(Limit::Studios);
             return Err((Refusal::Full, format!("this relay takes {open} studios and is full")));
         }
         Ok(())
@@ -276,6 +288,9 @@ impl egress::Feeds for PeerFeeds<'_> {
     fn push(&self, list: Vec<FeedKey>) -> (Vec<(String, Feed)>, Vec<FeedProblem>) {
         let node = self.node;
         let max = node.config.limits.feeds_per_studio;
+        if list.len() > max {
+            node.hits.count(Limit::FeedsPerStudio);
+        }
         let mut change = directory::Change::default();
         node.directory.send_modify(|directory| {
             change = directory.push(self.studio, list, max);

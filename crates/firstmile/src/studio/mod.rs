@@ -20,11 +20,14 @@ use crate::door::{Door, Encoder, Gate, Player};
 use crate::egress::takes::Takes;
 use crate::identity::Identity;
 use crate::join::host_port;
+use crate::limit::Hits;
 use crate::platform;
 use crate::quic::Dialer;
 use crate::relay::{listen, publish};
 use crate::secret::{FeedName, StreamKey, Token};
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, Publish, Status};
+use crate::status::{
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Publish, Status, feed_alarm,
+};
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
@@ -57,6 +60,7 @@ pub struct Node {
     started: Instant,
     play_key: Token,
     hub: Hub<String>,
+    hits: Arc<Hits>,
     store: Mutex<Stored>,
     keys: watch::Sender<Arc<Vec<FeedKey>>>,
     uplinks: Vec<Arc<Uplink>>,
@@ -101,6 +105,7 @@ impl Studio {
             started: Instant::now(),
             play_key,
             hub: Hub::new(config.ring.hub_limits()),
+            hits: Arc::default(),
             keys: watch::Sender::new(Arc::new(hashes(feeds.list()))),
             uplinks: uplinks.collect(),
             store: Mutex::new(Stored { feeds, relays }),
@@ -125,8 +130,8 @@ impl Studio {
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
         let Self { node, dialer, rtmp, http, token, traces, _run } = self;
-        let door = Door::new(node.clone(), &node.config.limits).with_traces(traces);
-        let door = Arc::new(door);
+        let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
+        let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
         let mut uplinks = tokio::task::JoinSet::new();
         for uplink in &node.uplinks {
@@ -231,9 +236,9 @@ impl Node {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
-    fn open_connections(&self) -> u64 {
+    fn connections(&self) -> (usize, usize) {
         let door = self.door.get().and_then(Weak::upgrade);
-        door.map_or(0, |door| door.open_connections() as u64)
+        door.map_or((0, 0), |door| door.connections())
     }
 
     fn lock(&self) -> MutexGuard<'_, Stored> {
@@ -318,10 +323,10 @@ fn hashes(feeds: &[StoredFeed]) -> Vec<FeedKey> {
 }
 
 impl Gate for Node {
-    async fn publish(&self, request: &Request, _: SocketAddr) -> Result<Encoder, Rejection> {
+    async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
         let target = request.target().map_err(|_| Rejection::Denied)?;
         let feed = self.find_key(target.key()).ok_or(Rejection::Denied)?;
-        let publisher = publish(&self.hub.feed(feed.clone()))?;
+        let publisher = publish(&self.hub.feed(feed.clone()), &feed, peer)?;
         // The key may have been revoked in between, before there was anything to cut.
         if self.find_key(target.key()).as_ref() != Some(&feed) {
             return Err(Rejection::Denied);
@@ -397,10 +402,10 @@ impl web::Node for Node {
         let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         for feed in &stored {
-            if self.hub.snapshot(&feed.name.to_string(), now).is_fought {
-                alarms.push(format!("two encoders are fighting over {}", feed.name));
-            }
+            let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
+            alarms.extend(feed_alarm(&feed.name, &snapshot));
         }
+        let (guests, sessions) = self.connections();
         Status {
             role: "studio".into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -412,10 +417,11 @@ impl web::Node for Node {
                 http: Some(self.http.to_string()),
             },
             join_link: None,
-            connections: self.open_connections(),
+            connections: (guests + sessions) as u64,
             alarms,
             feeds,
             links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
+            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::status::{FeedState, FeedStatus, LinkState, LinkStatus, Spread, Status};
+use crate::status::{FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Spread, Status};
 
 /// Prometheus text exposition format 0.0.4.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -18,9 +18,30 @@ pub(super) fn text(status: &Status) -> String {
     page.sample(&[], status.connections as f64);
     page.family("firstmile_alarms", "gauge", "What someone should look at");
     page.sample(&[], status.alarms.len() as f64);
+    limits(&mut page, &status.limits);
     feeds(&mut page, &status.feeds);
     links(&mut page, &status.links);
     page.text
+}
+
+fn limits(page: &mut Page, limits: &LimitStatus) {
+    for (name, help, value) in [
+        (
+            "firstmile_unauthenticated",
+            "Connections that have not shown a valid key yet",
+            limits.unauthenticated,
+        ),
+        ("firstmile_sessions", "Encoders and players that were let in", limits.sessions),
+        ("firstmile_ring_bytes", "Memory of all feeds' rings", limits.ring_bytes),
+        ("firstmile_ring_limit_bytes", "Its bound", limits.ring_total_bytes),
+    ] {
+        page.family(name, "gauge", help);
+        page.sample(&[], value as f64);
+    }
+    page.family("firstmile_limit_hits_total", "counter", "Times that a limit was hit");
+    for (limit, hits) in &limits.hits {
+        page.sample(&[("limit", limit)], *hits as f64);
+    }
 }
 
 fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
@@ -166,6 +187,9 @@ mod tests {
 
     #[test]
     fn a_feed_and_a_link() {
+        let hits = crate::limit::Hits::default();
+        hits.count(crate::limit::Limit::Bitrate);
+        let memory = hub::Memory { used: 10, total: 20, trimmed: 4, overruns: 5 };
         let status = Status {
             feeds: vec![FeedStatus {
                 name: "camera".into(),
@@ -181,10 +205,17 @@ mod tests {
                 rtt_ms: Some(40.0),
                 ..Default::default()
             }],
+            limits: LimitStatus::new(&hits, (3, 2), memory),
             ..Status::default()
         };
         let text = text(&status);
         for line in [
+            "firstmile_unauthenticated 3\n",
+            "firstmile_sessions 2\n",
+            "firstmile_ring_bytes 10\n",
+            "firstmile_limit_hits_total{limit=\"bitrate\"} 1\n",
+            "firstmile_limit_hits_total{limit=\"players_per_feed\"} 0\n",
+            "firstmile_limit_hits_total{limit=\"ring_total\"} 4\n",
             "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
             "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",
             "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"relay_queue\",quantile=\"0.99\"} 0.055\n",

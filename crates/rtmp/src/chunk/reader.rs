@@ -36,6 +36,7 @@ pub struct Reader {
     lenient: u64,
     /// Notes every header, where somebody asked for it.
     trace: Option<Box<Trace>>,
+    messages: u64,
 }
 
 /// What a chunk stream remembers from chunk to chunk.
@@ -77,6 +78,7 @@ impl Reader {
             repeats_extended: None,
             lenient: 0,
             trace: None,
+            messages: 0,
         }
     }
 
@@ -103,6 +105,11 @@ impl Reader {
     /// How often the peer bent the rules in a way that is let pass.
     pub fn lenient(&self) -> u64 {
         self.lenient
+    }
+
+    /// Complete messages so far, those that are handled here among them.
+    pub fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// The next complete message; `None` if `input` does not hold its end yet.
@@ -132,6 +139,7 @@ impl Reader {
                 },
             };
             if let Some(message) = self.read_payload(index, rest)? {
+                self.messages += 1;
                 if let Some(trace) = &mut self.trace {
                     trace.received(&message);
                 }

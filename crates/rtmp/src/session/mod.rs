@@ -73,6 +73,8 @@ pub enum Rejection {
     Denied,
     /// The key is right, but its stream is in use.
     Busy,
+    /// The stream has as many players as it may have.
+    Full,
     /// There is no such stream to play.
     NotFound,
     /// Something failed at this end.

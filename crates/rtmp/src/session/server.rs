@@ -75,6 +75,9 @@ pub struct Server {
     last_message_stream_id: u32,
     /// Requests since the last one that was accepted.
     unanswered: usize,
+    /// Messages that came in aggregates.
+    aggregated: u64,
+    commands: u64,
     failed: bool,
 }
 
@@ -121,6 +124,8 @@ impl Server {
             demuxer: Demuxer::default(),
             last_message_stream_id: 0,
             unanswered: 0,
+            aggregated: 0,
+            commands: 0,
             failed: false,
         }
     }
@@ -197,6 +202,17 @@ impl Server {
         self.link.reader.trace().map(Trace::take)
     }
 
+    /// Messages of any kind that the client sent so far, each in an aggregate counted; the caller
+    /// has the time to make a rate of it.
+    pub fn messages(&self) -> u64 {
+        self.link.reader.messages() + self.aggregated
+    }
+
+    /// Commands among them; each may cost an answer.
+    pub fn commands(&self) -> u64 {
+        self.commands
+    }
+
     /// Answers the pending request with yes; without one (the client may have withdrawn it)
     /// nothing happens.
     ///
@@ -237,7 +253,7 @@ impl Server {
             (Intent::Publish, Rejection::Denied | Rejection::NotFound) => {
                 ("NetStream.Publish.Denied", "The stream key is not valid")
             }
-            (Intent::Publish, Rejection::Busy) => {
+            (Intent::Publish, Rejection::Busy | Rejection::Full) => {
                 ("NetStream.Publish.BadName", "The stream key is in use")
             }
             (Intent::Publish, Rejection::Failed) => ("NetStream.Failed", "The server failed"),
@@ -246,6 +262,9 @@ impl Server {
             }
             (Intent::Play, Rejection::Denied) => {
                 ("NetStream.Play.Failed", "The play key is not valid")
+            }
+            (Intent::Play, Rejection::Full) => {
+                ("NetStream.Play.Failed", "The stream has as many players as it may have")
             }
             (Intent::Play, Rejection::Busy | Rejection::Failed) => {
                 ("NetStream.Play.Failed", "The server failed")
@@ -313,6 +332,7 @@ impl Server {
     fn handle_message(&mut self, message: &Message) -> Result<(), Error> {
         match message.type_id {
             message::COMMAND | message::COMMAND_AMF3 => {
+                self.commands += 1;
                 self.link.send_has_room()?;
                 let command = Command::parse(message)?;
                 self.handle_command(&command, message.message_stream_id)
@@ -350,6 +370,9 @@ impl Server {
         }
         let mut tags = Vec::new();
         self.demuxer.tags(message, &mut tags)?;
+        if message.type_id == message::AGGREGATE {
+            self.aggregated += tags.len() as u64;
+        }
         match &mut self.stage {
             Stage::Pending { held, held_bytes, .. } => {
                 for tag in tags {
