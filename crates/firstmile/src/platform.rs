@@ -214,7 +214,8 @@ fn outward(from: SocketAddr, to: SocketAddr) -> Option<IpAddr> {
 const UNSENT_LOW_WATER: u32 = 128 << 10;
 
 /// Sets up an RTMP connection: no delay for the sake of full packets, a peer that is gone is
-/// noticed after `patience`, and little waits in the kernel. What a system cannot do is left.
+/// noticed some time after `patience` (before that, the program itself has more to say), and
+/// little waits in the kernel. What a system cannot do is left.
 pub fn tune_socket(socket: &tokio::net::TcpStream, patience: Duration) {
     let _ = socket.set_nodelay(true);
     let socket = socket2::SockRef::from(socket);
@@ -222,7 +223,7 @@ pub fn tune_socket(socket: &tokio::net::TcpStream, patience: Duration) {
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
     {
-        let _ = socket.set_tcp_user_timeout(Some(patience));
+        let _ = socket.set_tcp_user_timeout(Some(patience + patience / 2));
         let _ = socket.set_tcp_notsent_lowat(UNSENT_LOW_WATER);
     }
 }
@@ -297,6 +298,24 @@ mod tests {
         assert!(!has_bind_capability("CapEff:\t0000000000000000\n"));
         assert!(!has_bind_capability(""));
         assert!(may_bind(4433));
+    }
+
+    #[tokio::test]
+    async fn an_rtmp_socket_notices_that_its_peer_is_gone() {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) =
+            tokio::join!(tokio::net::TcpStream::connect(address), listener.accept());
+        let (_client, (socket, _)) = (client.unwrap(), accepted.unwrap());
+        tune_socket(&socket, Duration::from_secs(10));
+        assert!(socket.nodelay().unwrap());
+        let socket = socket2::SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            let timeout = socket.tcp_user_timeout().unwrap();
+            assert_eq!(timeout, Some(Duration::from_secs(15)));
+        }
     }
 
     #[test]

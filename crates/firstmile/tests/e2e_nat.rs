@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::client::{FfmpegPublish, ffmpeg_play_in};
 use testkit::frames::{Frames, assert_contiguous_run};
 use testkit::netns::{Lab, RELAY, ROUTER, STUDIO, within};
-use testkit::{Node, PATIENCE, fixture, wait_until};
+use testkit::{Node, PATIENCE, fixture, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -93,4 +93,29 @@ fn a_studio_that_lost_its_network_comes_back_by_itself() {
     let before = player.frames(media::Track::Video);
     player.wait_video(before + 60, PATIENCE);
     assert!(publisher.is_running(), "the encoder saw nothing of it");
+}
+
+/// Nothing is to be written to it, and nothing is heard of it: it is found all the same.
+#[test]
+fn a_player_whose_cable_was_pulled_is_noticed() {
+    let Some(lab) = Lab::new_or_skip() else { return };
+    let dir = tempdir().unwrap();
+    let config = dir.path().join("studio.toml");
+    let lines = "[limits]\nwrite_timeout = \"2s\"\n[play]\nkey = \"of-sixteen-letters-or-more\"\n";
+    std::fs::write(&config, lines).unwrap();
+    // On the public machine, so that a cable lies between it and the player.
+    let studio = Node::studio(FIRSTMILE)
+        .in_namespace(&lab.namespace("relay"))
+        .rtmp("0.0.0.0:0")
+        .arg("--config")
+        .arg(&config)
+        .start()
+        .unwrap();
+    let port = studio.address("rtmp").port();
+    let url = format!("rtmp://{RELAY}:{port}/live/camera?key=of-sixteen-letters-or-more");
+    let mut player = ffmpeg_play_in(&url, Some(&lab.namespace("encoder")));
+    studio.wait_players("camera", 1);
+    lab.set_link("encoder", false).unwrap();
+    studio.wait_players("camera", 0);
+    assert!(player.is_running(), "it knows nothing of it");
 }

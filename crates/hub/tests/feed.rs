@@ -304,7 +304,7 @@ fn an_interrupted_subscriber_goes_on_where_it_was() {
 #[test]
 fn a_removed_feed_cuts_its_publisher_and_ends_its_players() {
     let now = Instant::now();
-    let hub = hub::Hub::new(Limits::default());
+    let hub = Hub::new(Limits::default());
     let feed = hub.feed("camera");
     let mut publisher = feed.publish(A, now).unwrap();
     let mut player = feed.subscribe(policy(Join::Fast), None);

@@ -8,6 +8,7 @@
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
+//! - [`OwnClient`]: a client that does what real ones do not
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
 //! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
 //! - [`wait_until`]: polling instead of sleeping
@@ -22,6 +23,7 @@ pub mod http;
 #[cfg(target_os = "linux")]
 pub mod netns;
 mod node;
+mod own;
 pub mod process;
 mod proxy;
 pub mod script;
@@ -29,6 +31,7 @@ pub mod session;
 mod wait;
 
 pub use node::{Launch, Node};
+pub use own::OwnClient;
 pub use proxy::Proxy;
 pub use wait::{PATIENCE, wait_for, wait_until};
 

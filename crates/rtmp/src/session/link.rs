@@ -169,3 +169,28 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_wrap_and_go_on() {
+        let mut link = Link::new(Limits::default());
+        let near_the_wrap = u64::from(u32::MAX) - 100;
+        (link.received, link.acknowledged) = (near_the_wrap, near_the_wrap);
+        // Acknowledgements of zero bytes: 12 bytes of header and 4 of body.
+        let message = [2, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut input = BytesMut::from(&message.repeat(4_000)[..]);
+        link.window = 2 * 32_000;
+        while link.read(&mut input).unwrap().is_some() {}
+        let sent = link.send.copy_to_bytes(link.send.remaining());
+        let mut reader = Reader::new(Limits::default());
+        let mut output = BytesMut::from(&sent[..]);
+        let mut numbers = Vec::new();
+        while let Some(message) = reader.read(&mut output).unwrap() {
+            numbers.push(message::number(&message.body).unwrap());
+        }
+        assert_eq!(numbers, [32_000 - 101, 64_000 - 101]);
+    }
+}
