@@ -2,8 +2,12 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use firstmile::identity::Identity;
+use firstmile::join::JoinLink;
+use firstmile::quic::Dialer;
 use media::{Tag, Track};
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
@@ -376,6 +380,27 @@ fn metrics_have_every_limit() {
     }
     let labels = text.matches("firstmile_limit_hits_total{").count();
     assert_eq!(labels, firstmile::limit::Limit::ALL.len());
+}
+
+/// Callers that say no hello are strangers as well: the oldest makes room.
+#[tokio::test]
+async fn mute_callers_keep_no_studio_out() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("relay.toml");
+    std::fs::write(&path, "[limits]\nunauthenticated_per_ip = 1\n").unwrap();
+    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&path).start().unwrap();
+    let link: JoinLink = relay.join_link().parse().unwrap();
+    let dial = async || {
+        let dialer = Dialer::new(Arc::new(Identity::generate()));
+        dialer.dial(relay.address("secure"), link.pin).await.unwrap()
+    };
+    let mute = dial().await;
+    let _next = dial().await;
+    let why = tokio::time::timeout(PATIENCE, mute.closed()).await.expect("it has to leave");
+    assert!(why.contains("too many callers"), "{why}");
+    wait_hits(&relay, "callers", 1);
+    let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
 }
 
 #[test]

@@ -130,6 +130,11 @@ impl Incoming {
         self.incoming.remote_address().ip().to_canonical()
     }
 
+    /// Whether the caller need not prove its address any more.
+    pub fn is_proven(&self) -> bool {
+        self.incoming.remote_address_validated() || !self.incoming.may_retry()
+    }
+
     /// Turns the caller away.
     pub fn refuse(self) {
         self.incoming.refuse();
@@ -142,7 +147,7 @@ impl Incoming {
     ///
     /// If the handshake fails; `Ok(None)` if the caller has to prove its address.
     pub async fn handshake(self) -> Result<Option<Link>> {
-        if !self.incoming.remote_address_validated() && self.incoming.may_retry() {
+        if !self.is_proven() {
             self.incoming.retry().context("could not ask for proof of address")?;
             return Ok(None);
         }

@@ -65,6 +65,13 @@ impl Node {
                 incoming = quic.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
+            if !incoming.is_proven() {
+                // It is only asked for proof. A place might cost that of one who has given it.
+                if let Err(error) = incoming.handshake().await {
+                    debug!(reason = %error, "a caller was not asked for proof of its address");
+                }
+                continue;
+            }
             let Ok((guest, hit)) = guests.enter(incoming.remote_address()) else {
                 incoming.refuse();
                 continue;
