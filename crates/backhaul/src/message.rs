@@ -87,6 +87,9 @@ pub struct Welcome {
     pub host: String,
     /// Port that encoders publish RTMP to.
     pub rtmp_port: u16,
+    /// Port of the same host that encoders publish RTMPS to, if it shows a certificate that they
+    /// trust. Absent in older messages.
+    pub rtmps_port: Option<u16>,
 }
 
 /// Why a peer is not let in.
@@ -284,6 +287,9 @@ impl Message {
                 put_bytes(out, welcome.agent.as_bytes());
                 put_bytes(out, welcome.host.as_bytes());
                 put_varint(out, u64::from(welcome.rtmp_port));
+                if let Some(port) = welcome.rtmps_port {
+                    put_varint(out, u64::from(port));
+                }
             }
             Self::Refused(refusal, text) => {
                 put_varint(out, refusal.code());
@@ -342,8 +348,11 @@ impl Message {
                 version: get_varint(input)?,
                 agent: get_text(input, MAX_NAME)?,
                 host: get_text(input, MAX_TEXT)?,
-                rtmp_port: u16::try_from(get_varint(input)?)
-                    .map_err(|_| Error::Malformed("a port is out of range"))?,
+                rtmp_port: get_port(input)?,
+                rtmps_port: match input.is_empty() {
+                    true => None,
+                    false => Some(get_port(input)?).filter(|port| *port != 0),
+                },
             }),
             3 => Self::Refused(Refusal::from_code(get_varint(input)?), get_text(input, MAX_TEXT)?),
             4 => {
@@ -392,6 +401,10 @@ impl Message {
             _ => return Ok(None),
         }))
     }
+}
+
+fn get_port(input: &mut Bytes) -> Result<u16, Error> {
+    u16::try_from(get_varint(input)?).map_err(|_| Error::Malformed("a port is out of range"))
 }
 
 /// Appends a number for each track.
@@ -465,6 +478,7 @@ mod tests {
                 agent: "firstmile 0.1".into(),
                 host: "relay.example".into(),
                 rtmp_port: 1935,
+                rtmps_port: Some(443),
             }),
             Message::Refused(Refusal::InviteExpired, "ask for a new link".into()),
             Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32] }]),
@@ -508,6 +522,21 @@ mod tests {
         put_varint(&mut wire, 9);
         put_bytes(&mut wire, &[5, 0xee]);
         assert_eq!(Message::decode(&mut wire), Ok(Some(Message::Unsubscribe(5))));
+    }
+
+    #[test]
+    fn a_welcome_need_not_name_rtmps() {
+        let agent = "firstmile 0.1".to_owned();
+        let welcome =
+            Welcome { version: 1, agent, host: String::new(), rtmp_port: 1935, rtmps_port: None };
+        let (mut wire, welcome) = (BytesMut::new(), Message::Welcome(welcome));
+        welcome.encode(&mut wire);
+        // As written without the field, and with a zero in it.
+        let mut zero = wire.clone();
+        zero[1] += 1;
+        zero.put_u8(0);
+        assert_eq!(Message::decode(&mut wire), Ok(Some(welcome.clone())));
+        assert_eq!(Message::decode(&mut zero), Ok(Some(welcome)));
     }
 
     #[test]

@@ -189,7 +189,13 @@ mod tests {
     }
 
     fn welcome() -> Welcome {
-        Welcome { version: VERSION, agent: "test".into(), host: String::new(), rtmp_port: 1935 }
+        Welcome {
+            version: VERSION,
+            agent: "test".into(),
+            host: String::new(),
+            rtmp_port: 1935,
+            rtmps_port: None,
+        }
     }
 
     fn pass(from: &mut Session, to: &mut Session) {
