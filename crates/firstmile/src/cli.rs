@@ -78,9 +78,14 @@ pub struct RelayArgs {
     #[arg(long, env = "FIRSTMILE_RELAY_RTMP", value_name = "ADDR")]
     #[arg(help = "Take encoders at this address [default: [::]:1935]")]
     pub rtmp: Option<Listen>,
-    /// Take studios at this UDP address
+    /// Take RTMPS on a port of its own, too [default: on the secure port only]
+    #[arg(long, env = "FIRSTMILE_RELAY_RTMPS", value_name = "ADDR")]
+    pub rtmps: Option<Listen>,
+    /// Take studios (UDP), RTMPS and HTTPS (TCP) at this address
     #[arg(long, env = "FIRSTMILE_RELAY_SECURE", value_name = "ADDR")]
-    #[arg(help = "Take studios here, UDP [default: [::]:443 if permitted, else :4433]")]
+    #[arg(
+        help = "Take studios (UDP), RTMPS and HTTPS (TCP) here [default: [::]:443 if permitted, else :4433]"
+    )]
     pub secure: Option<Listen>,
     /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
     #[arg(long, env = "FIRSTMILE_RELAY_HTTP", value_name = "ADDR")]
@@ -115,6 +120,9 @@ pub struct StudioArgs {
     #[arg(long, env = "FIRSTMILE_STUDIO_RTMP", value_name = "ADDR")]
     #[arg(help = "Take players and local encoders at this address [default: [::]:1935]")]
     pub rtmp: Option<Listen>,
+    /// Take players and local encoders with TLS, too, at this address [default: off]
+    #[arg(long, env = "FIRSTMILE_STUDIO_RTMPS", value_name = "ADDR")]
+    pub rtmps: Option<Listen>,
     /// Serve dashboard and API at this address [default: 127.0.0.1:8935]
     #[arg(long, env = "FIRSTMILE_STUDIO_HTTP", value_name = "ADDR")]
     pub http: Option<Listen>,
@@ -222,8 +230,8 @@ mod tests {
     #[test]
     fn accepts_what_is_documented() {
         for line in [
-            "firstmile relay --config f --data d --rtmp :1935 --secure 4433 --http 127.0.0.1:0 --public-host h --open --output json",
-            "firstmile studio --join - --join @f --join firstmile://x --rtmp [::]:0 --http :1 --output json",
+            "firstmile relay --config f --data d --rtmp :1935 --rtmps :1936 --secure 4433 --http 127.0.0.1:0 --public-host h --open --output json",
+            "firstmile studio --join - --join @f --join firstmile://x --rtmp [::]:0 --rtmps :0 --http :1 --output json",
             "firstmile invite --data d --uses 3 --expires 30m --output json",
             "firstmile feed add camera-2 --data d --output json",
             "firstmile feed --data d list",

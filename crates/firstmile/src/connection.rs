@@ -184,6 +184,8 @@ pub struct Connection<S, P = rtmp::Server> {
     last_write: Instant,
     last_ping: Instant,
     pace: Option<Pace>,
+    /// Whether the socket may hold back what was written to it: TLS does, a TCP socket does not.
+    is_held_back: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
@@ -201,6 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
             last_write: now,
             last_ping: now,
             pace: None,
+            is_held_back: false,
         }
     }
 
@@ -262,10 +265,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(_)) => {
                     self.last_write = Instant::now();
+                    self.is_held_back = true;
+                    if self.session.send_queue().is_empty()
+                        && let Poll::Ready(Err(error)) = self.poll_flush(cx)
+                    {
+                        return Poll::Ready(Err(error));
+                    }
                     return Poll::Ready(Ok(Exchange::Wrote));
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
+            }
+        } else if self.is_held_back {
+            if self.poll_flush(cx)?.is_ready() {
+                self.last_write = Instant::now();
+                return Poll::Ready(Ok(Exchange::Wrote));
             }
         } else {
             // Nothing to write is no sign of a stuck peer.
@@ -274,7 +288,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         self.input.reserve(self.read_size);
         let spare = self.input.capacity() - self.input.len();
         let read =
-            std::task::ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input))?;
+            match std::task::ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input))
+            {
+                // Many clients close without TLS's goodbye; RTMP knows itself what was cut short.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+                read => read?,
+            };
         if read == 0 {
             return Poll::Ready(Ok(Exchange::Closed));
         }
@@ -287,9 +306,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         Poll::Ready(Ok(Exchange::Read))
     }
 
-    /// Whether everything queued was written.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.is_held_back = false;
+        }
+        flushed
+    }
+
+    /// Whether everything queued was written and has left.
     pub fn is_flushed(&mut self) -> bool {
-        self.session.send_queue().is_empty()
+        self.session.send_queue().is_empty() && !self.is_held_back
     }
 
     /// Since when the peer has taken nothing of what waits for it.
@@ -305,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
     /// Writes what is queued, as far as the peer takes it within `patience`, and closes.
     pub async fn finish(mut self, patience: Duration) {
         let flush = async {
-            while !self.is_flushed() {
+            while self.session.send_queue().has_remaining() {
                 let queue = self.session.send_queue();
                 poll_fn(|cx| poll_write_buf(Pin::new(&mut self.socket), cx, queue)).await?;
             }
@@ -330,6 +357,8 @@ impl<S> Connection<S, rtmp::Server> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, BufStream};
+
     use super::*;
 
     #[test]
@@ -353,5 +382,26 @@ mod tests {
         let mut curious = pace();
         curious.count((50, 50), after(1)).unwrap();
         assert!(matches!(curious.count((51, 51), after(1)), Err(Error::Commands(10))));
+    }
+
+    /// What a session answers to a client's first bytes leaves a socket that holds it back.
+    #[tokio::test]
+    async fn nothing_is_left_in_a_socket_that_holds_back() {
+        let (mut peer, socket) = tokio::io::duplex(1_000);
+        let config = rtmp::session::server::Config::default();
+        let server = rtmp::Server::new(config, [0; 32]);
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut connection = Connection::new(BufStream::new(socket), address, server);
+        let mut hello = vec![0; 1_537];
+        hello[0] = 3;
+        let reader = tokio::spawn(async move {
+            tokio::io::AsyncWriteExt::write_all(&mut peer, &hello).await.unwrap();
+            // S0, S1 and S2, through a pipe that takes less.
+            peer.read_exact(&mut [0; 3_073]).await.unwrap();
+        });
+        let event = connection.event(Duration::from_secs(10)).await.unwrap();
+        assert!(event.is_none(), "the peer left after the answer");
+        assert!(connection.is_flushed());
+        reader.await.unwrap();
     }
 }

@@ -1,17 +1,18 @@
 //! The RTMP door: from a TCP connection to an encoder that may publish or a player that may play.
 //!
-//! The life of a connection, in order: [`Door::serve`] accepts, `request` reads what the client
-//! wants, the node's [`Gate`] decides, and [`ingest::rtmp`] or [`egress::rtmp`] carries the media
+//! The life of a connection, in order: [`Door::serve`] or [`Door::serve_tls`] accepts, with TLS
+//! [`tls::Server`] finds out who it is, `request` reads what the client wants, the node's [`Gate`] decides, and [`ingest::rtmp`] or [`egress::rtmp`] carries the media
 //! until somebody leaves.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hub::{Feed, Policy, Publisher};
 use rtmp::session::server::Event;
 use rtmp::session::{Intent, Rejection, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
@@ -21,14 +22,13 @@ use crate::connection::{Connection, Error};
 use crate::guests::{Bounds, Guest, Guests};
 use crate::limit::{Hits, Limit};
 use crate::networks::{Networks, Session};
+use crate::seldom::Seldom;
 use crate::traces::{self, Traces};
-use crate::{egress, ingest, platform};
+use crate::{egress, ingest, platform, tls, web};
 
 /// How long a refused or ended peer may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Between two lines about clients that speak another protocol.
-const TELL_AFTER: Duration = Duration::from_secs(1);
 /// How long connections may take to end once the node stops.
 const DRAIN: Duration = ingest::rtmp::LEAVE.saturating_add(FAREWELL);
 
@@ -68,7 +68,25 @@ pub struct Player {
     pub name: String,
 }
 
-/// A listener, and what all its connections share.
+/// What a TLS listener has beside the door.
+#[derive(Debug)]
+pub struct Secure {
+    /// Makes the handshakes.
+    pub tls: tls::Server,
+    /// What browsers get, if anything.
+    pub web: Option<web::Public>,
+}
+
+/// A connection's seat, and since when it has it. What counts a connection is here, from the moment
+/// that it was accepted.
+struct Visit {
+    id: u64,
+    peer: SocketAddr,
+    opened: Instant,
+    guest: Guest,
+}
+
+/// What the connections of a node's listeners share.
 #[derive(Debug)]
 pub struct Door<G> {
     gate: Arc<G>,
@@ -78,8 +96,7 @@ pub struct Door<G> {
     networks: Arc<Networks>,
     traces: Option<Traces>,
     connections: AtomicU64,
-    /// When a client's mistake was told last.
-    told: Mutex<Option<Instant>>,
+    mistakes: Seldom,
 }
 
 impl<G: Gate> Door<G> {
@@ -98,7 +115,7 @@ impl<G: Gate> Door<G> {
             networks: Networks::new(limits),
             traces: None,
             connections: AtomicU64::new(0),
-            told: Mutex::default(),
+            mistakes: Seldom::default(),
         }
     }
 
@@ -116,12 +133,32 @@ impl<G: Gate> Door<G> {
     ///
     /// Encoders that can are asked to connect again and may send for a little while yet.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
-        self.clone().accept(listener, &shutdown).await;
-        // Who has not left by then has been told.
+        self.accept(listener, None, &shutdown).await;
+        self.drained().await;
+    }
+
+    /// As [`Door::serve`], with TLS around each connection. Both share one table of guests.
+    pub async fn serve_tls(
+        self: Arc<Self>,
+        listener: TcpListener,
+        secure: Arc<Secure>,
+        shutdown: CancellationToken,
+    ) {
+        self.accept(listener, Some(secure), &shutdown).await;
+        self.drained().await;
+    }
+
+    /// Waits until all connections are gone. Who has not left in time has been told.
+    async fn drained(&self) {
         let _ = tokio::time::timeout(DRAIN, self.guests.emptied()).await;
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, shutdown: &CancellationToken) {
+    async fn accept(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        secure: Option<Arc<Secure>>,
+        shutdown: &CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -130,7 +167,7 @@ impl<G: Gate> Door<G> {
             let (socket, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "cannot accept an RTMP connection");
+                    warn!(%error, "cannot accept a connection");
                     // Out of file descriptors: trying again at once would only spin.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -140,10 +177,19 @@ impl<G: Gate> Door<G> {
             let Some(guest) = self.enter(peer) else { continue };
             let id = self.connections.fetch_add(1, Ordering::Relaxed);
             let span = tracing::info_span!("conn", id, %peer);
-            let (door, shutdown) = (self.clone(), shutdown.clone());
-            tokio::spawn(
-                async move { door.run(id, socket, peer, guest, shutdown).await }.instrument(span),
-            );
+            let visit = Visit { id, peer, opened: Instant::now(), guest };
+            let (door, secure, shutdown) = (self.clone(), secure.clone(), shutdown.clone());
+            let connection = async move {
+                platform::tune_socket(&socket, door.limits.write_timeout);
+                match secure {
+                    None => door.run(socket, visit, shutdown).await,
+                    // In a box, so that plain connections do not pay for its size.
+                    Some(secure) => {
+                        Box::pin(door.run_tls(socket, &secure, visit, shutdown)).await;
+                    }
+                }
+            };
+            tokio::spawn(connection.instrument(span));
         }
     }
 
@@ -167,15 +213,47 @@ impl<G: Gate> Door<G> {
         }
     }
 
-    async fn run(
+    /// The handshake, and then whatever the caller wants.
+    async fn run_tls(
         &self,
-        id: u64,
         socket: TcpStream,
-        peer: SocketAddr,
-        mut guest: Guest,
+        secure: &Secure,
+        visit: Visit,
         shutdown: CancellationToken,
     ) {
-        platform::tune_socket(&socket, self.limits.write_timeout);
+        let deadline = visit.opened + self.limits.handshake;
+        let receive = tokio::time::timeout_at(deadline.into(), secure.tls.receive(socket));
+        let Some(received) = visit.guest.stay(receive).await else {
+            return debug!(reason = %Error::Dismissed, "closed before a request");
+        };
+        match received {
+            Ok(Ok(tls::Caller::Rtmp(stream))) => self.run(stream, visit, shutdown).await,
+            Ok(Ok(tls::Caller::Http(stream))) => match &secure.web {
+                // Whoever it is keeps its place among the guests: a token says nothing of encoders.
+                Some(web) => {
+                    let _ = visit.guest.stay(web.serve(stream, shutdown.cancelled())).await;
+                }
+                None => self.mistaken("this is HTTPS on the RTMPS port: nothing is shown here"),
+            },
+            Ok(Err(error)) if error.is_mistake() => self.mistaken(&error.to_string()),
+            Ok(Err(error)) => debug!(reason = %error, "closed before a request"),
+            Err(_) => debug!("closed: no TLS handshake in time"),
+        }
+    }
+
+    /// Names what somebody has set wrongly. Scans look the same, so it is not said all the time.
+    fn mistaken(&self, reason: &str) {
+        match self.mistakes.now(Instant::now()) {
+            Some(unsaid) => info!(reason, unsaid, "refused"),
+            None => debug!(reason, "refused"),
+        }
+    }
+
+    async fn run<S>(&self, socket: S, visit: Visit, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let Visit { id, peer, opened, mut guest } = visit;
         let limits = self.limits.rtmp.session_limits();
         let config = rtmp::session::server::Config { limits, ..Default::default() };
         let mut session = rtmp::Server::new(config, rand::random());
@@ -184,7 +262,7 @@ impl<G: Gate> Door<G> {
         }
         let mut connection = Connection::new(socket, peer, session);
         connection.limit_rates(&self.limits.rtmp);
-        let over = self.converse(&mut connection, &mut guest, &shutdown).await;
+        let over = self.converse(&mut connection, &mut guest, opened, &shutdown).await;
         if let Some(traces) = &self.traces {
             let why = over.as_ref().map_or_else(Error::to_string, |&reason| reason.to_owned());
             traces.keep(id, peer, &why, &connection.session.take_trace().unwrap_or_default());
@@ -193,8 +271,8 @@ impl<G: Gate> Door<G> {
         limit.into_iter().for_each(|limit| self.hits.count(limit));
         match over {
             Ok(reason) => info!(reason, "closed"),
-            Err(Error::Rtmp(mistake)) if is_other_protocol(&mistake) && self.may_tell() => {
-                info!(reason = %mistake, "closed");
+            Err(Error::Rtmp(error @ (rtmp::Error::Http | rtmp::Error::Tls | rtmp::Error::Ssh))) => {
+                self.mistaken(&error.to_string());
             }
             // A client that never said what it wants is a scan or a mistake, not an event.
             Err(error) if !guest.is_admitted() => {
@@ -205,26 +283,15 @@ impl<G: Gate> Door<G> {
         guest.stay(connection.finish(FAREWELL)).await;
     }
 
-    /// Whether a client's mistake is told now: a scanner's thousand connections are one line a
-    /// second.
-    fn may_tell(&self) -> bool {
-        let now = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = told.is_none_or(|told| now.duration_since(told) >= TELL_AFTER);
-        if is_due {
-            *told = Some(now);
-        }
-        is_due
-    }
-
     /// One request after the other; an encoder may publish again on its connection.
-    async fn converse(
+    async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
         &self,
-        connection: &mut Connection<TcpStream>,
+        connection: &mut Connection<S>,
         guest: &mut Guest,
+        opened: Instant,
         shutdown: &CancellationToken,
     ) -> Result<&'static str, Error> {
-        let mut opened = Some(Instant::now());
+        let mut opened = Some(opened);
         // While it lives, more is allowed to the network that this connection comes from.
         let mut _session = None;
         loop {
@@ -278,9 +345,9 @@ impl<G: Gate> Door<G> {
     ///
     /// `opened` is when the connection was, for its first request: the deadline is absolute, so
     /// that a client which trickles in is cut like one which is mute.
-    async fn request(
+    async fn request<S: AsyncRead + AsyncWrite + Unpin + Send>(
         &self,
-        connection: &mut Connection<TcpStream>,
+        connection: &mut Connection<S>,
         opened: Option<Instant>,
     ) -> Result<Option<Request>, Error> {
         let limit = if opened.is_some() { self.limits.authorise } else { self.limits.read_timeout };
@@ -306,9 +373,9 @@ impl<G: Gate> Door<G> {
 
     /// Answers with no. After many wrong keys from one network, it waits for its answers: its
     /// guests keep their places meanwhile, so that their number bounds the guesses.
-    async fn refuse(
+    async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        connection: &mut Connection<TcpStream>,
+        connection: &mut Connection<S>,
         guest: &Guest,
         request: &Request,
         why: Rejection,
@@ -347,11 +414,6 @@ impl<G: Gate> Door<G> {
         connection.session.reject(why);
         Ok("refused")
     }
-}
-
-/// Whether somebody typed the wrong port or scheme, and can put it right.
-fn is_other_protocol(error: &rtmp::Error) -> bool {
-    matches!(error, rtmp::Error::Http | rtmp::Error::Tls | rtmp::Error::Ssh)
 }
 
 /// The client's own name for itself, fit for a log.

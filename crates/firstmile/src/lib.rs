@@ -27,9 +27,11 @@ pub mod quic;
 mod rate;
 pub mod relay;
 pub mod secret;
+pub mod seldom;
 pub mod status;
 pub mod store;
 pub mod studio;
+pub mod tls;
 pub mod traces;
 pub mod web;
 

@@ -102,7 +102,10 @@ impl Status {
 pub struct Addresses {
     /// RTMP.
     pub rtmp: Option<String>,
-    /// Backhaul and RTMPS.
+    /// RTMPS on a port of its own.
+    #[serde(default)]
+    pub rtmps: Option<String>,
+    /// Backhaul (UDP), RTMPS and HTTPS (TCP).
     pub secure: Option<String>,
     /// Dashboard and API.
     pub http: Option<String>,
@@ -217,6 +220,9 @@ pub struct Publish {
     pub relay: String,
     /// The encoder's field "Server".
     pub server: String,
+    /// The same with TLS, where encoders that verify certificates are let in.
+    #[serde(default)]
+    pub server_tls: Option<String>,
     /// The encoder's field "Stream key".
     pub key: KeyText,
     /// Both in one.
@@ -235,7 +241,13 @@ impl Publish {
                 format!("{server}/{}", key.masked()),
             ),
             server,
+            server_tls: None,
         }
+    }
+
+    /// The same settings with RTMPS beside them, if there is a port for it.
+    pub fn with_tls(self, host: &str, rtmps_port: Option<u16>) -> Self {
+        Self { server_tls: rtmps_port.map(|port| rtmps_server(host, port)), ..self }
     }
 
     fn masked(self) -> Self {
@@ -248,6 +260,13 @@ pub fn rtmp_server(host: &str, port: u16) -> String {
     let place = host_port(host, port);
     let place = place.strip_suffix(":1935").unwrap_or(&place);
     format!("rtmp://{place}/live")
+}
+
+/// `rtmps://HOST/live`; the port is left out if it is 443, where every client looks for RTMPS.
+pub fn rtmps_server(host: &str, port: u16) -> String {
+    let place = host_port(host, port);
+    let place = place.strip_suffix(":443").unwrap_or(&place);
+    format!("rtmps://{place}/live")
 }
 
 /// A text with a secret in it. `Debug` prints the masked form; serializing prints the clear one
@@ -422,6 +441,10 @@ mod tests {
         assert_eq!(publish.url.expose(), format!("rtmp://relay.example/live/{KEY}"));
         assert_eq!(Publish::new("b", "::1", 1936, &key).server, "rtmp://[::1]:1936/live");
         assert_eq!(rtmp_server("10.0.0.1", 11935), "rtmp://10.0.0.1:11935/live");
+        assert_eq!(publish.server_tls, None);
+        let tls = |port| publish.clone().with_tls("relay.example", Some(port)).server_tls;
+        assert_eq!(tls(443).unwrap(), "rtmps://relay.example/live");
+        assert_eq!(tls(4433).unwrap(), "rtmps://relay.example:4433/live");
     }
 
     #[test]

@@ -21,6 +21,9 @@ use crate::{PATIENCE, fixture};
 /// How long an interrupted player may take to write the end of its file.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// GStreamer's own RTMP verifies certificates unless it is told not to.
+const TRUST_ALL: &str = "tls-validation-flags=0";
+
 /// How fast a publisher sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
@@ -74,6 +77,7 @@ pub struct FfmpegPublish {
     speed: Speed,
     forever: bool,
     namespace: Option<String>,
+    trusted: Option<std::path::PathBuf>,
 }
 
 impl FfmpegPublish {
@@ -85,6 +89,7 @@ impl FfmpegPublish {
             speed: Speed::Realtime,
             forever: false,
             namespace: None,
+            trusted: None,
         }
     }
 
@@ -103,6 +108,12 @@ impl FfmpegPublish {
     /// From inside a network namespace.
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
+        self
+    }
+
+    /// Verifies the server's certificate, trusting this authority only.
+    pub fn trusting(mut self, authority: &Path) -> Self {
+        self.trusted = Some(authority.to_owned());
         self
     }
 
@@ -126,7 +137,11 @@ impl FfmpegPublish {
         }
         // Timestamps as they are in the file, not from zero.
         command.arg("-copyts").arg("-i").arg(&self.input).args(["-map", "0:v?", "-map", "0:a?"]);
-        command.args(["-c", "copy", "-f", "flv", &self.url]);
+        command.args(["-c", "copy", "-f", "flv"]);
+        if let Some(authority) = &self.trusted {
+            command.args(["-tls_verify", "1", "-ca_file"]).arg(authority);
+        }
+        command.arg(&self.url);
         Publisher::start("ffmpeg (publisher)", &mut command)
     }
 }
@@ -134,7 +149,8 @@ impl FfmpegPublish {
 /// GStreamer's own RTMP (`rtmp2sink`): publishes an FLV file in real time.
 #[track_caller]
 pub fn gst_publish(input: &Path, url: &str) -> Publisher {
-    gst_publisher(input, &["rtmp2sink".to_owned(), format!("location={url}")])
+    let sink = ["rtmp2sink".to_owned(), format!("location={url}"), TRUST_ALL.to_owned()];
+    gst_publisher(input, &sink)
 }
 
 /// librtmp (GStreamer's `rtmpsink`): publishes an FLV file in real time.
@@ -207,7 +223,7 @@ pub fn gst_play(url: &str) -> Player {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut command = process::command("gst-launch-1.0", None);
     let location = format!("location={}", directory.path().join("out.flv").display());
-    command.args(["-e", "rtmp2src", &format!("location={url}"), "!"]);
+    command.args(["-e", "rtmp2src", &format!("location={url}"), TRUST_ALL, "!"]);
     command.args(["filesink", "buffer-mode=unbuffered", &location]);
     Player::start("gst-launch-1.0 (player)", &mut command, directory)
 }

@@ -15,12 +15,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// If the server cannot be reached or does not speak HTTP/1.1.
 pub fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
+    get_on(stream, &address.to_string(), path, token)
+}
+
+/// The same on an open connection, TLS for example, asking for `host`.
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn get_on(
+    mut stream: impl Read + Write,
+    host: &str,
+    path: &str,
+    token: Option<&str>,
+) -> Result<(u16, String)> {
     let bearer = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
     let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Connection: close\r\n\r\n");
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{bearer}Connection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

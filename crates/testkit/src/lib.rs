@@ -10,6 +10,7 @@
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`OwnClient`]: a client that does what real ones do not
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
+//! - [`tls`]: a TLS client that looks closely, and certificates
 //! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
 //! - [`wait_until`]: polling instead of sleeping
 //!
@@ -28,6 +29,7 @@ pub mod process;
 mod proxy;
 pub mod script;
 pub mod session;
+pub mod tls;
 mod wait;
 
 pub use node::{Launch, Node};

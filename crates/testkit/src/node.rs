@@ -65,6 +65,11 @@ impl Launch {
         self.address("--secure", address.to_owned())
     }
 
+    /// Binds RTMPS on a port of its own here; without this, it is off.
+    pub fn rtmps(self, address: &str) -> Self {
+        self.address("--rtmps", address.to_owned())
+    }
+
     /// Binds dashboard and API here.
     pub fn http(self, address: &str) -> Self {
         self.address("--http", address.to_owned())
@@ -230,7 +235,7 @@ impl Node {
         &self.ready
     }
 
-    /// One of the addresses it bound: `rtmp`, `secure` or `http`.
+    /// One of the addresses it bound: `rtmp`, `rtmps`, `secure` or `http`.
     ///
     /// # Panics
     ///
@@ -313,6 +318,24 @@ impl Node {
     #[track_caller]
     pub fn url(&self, name: &str) -> String {
         format!("rtmp://{}/live/{name}", self.address("rtmp"))
+    }
+
+    /// The same with TLS at one of its TLS ports: `rtmps` or `secure`.
+    #[track_caller]
+    pub fn tls_url(&self, port: &str, name: &str) -> String {
+        format!("rtmps://{}/live/{name}", self.address(port))
+    }
+
+    /// The API's token.
+    ///
+    /// # Panics
+    ///
+    /// If the node has written none down.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        let text = fs::read_to_string(self.data.join("run.json")).expect("run.json");
+        let run: Value = serde_json::from_str(&text).expect("JSON");
+        run["token"].as_str().expect("a token").to_owned()
     }
 
     /// The answer of `GET /api/v1/status` with the node's token.

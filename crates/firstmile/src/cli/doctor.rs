@@ -183,6 +183,7 @@ fn ports(report: &mut Report, role: Role) {
     if role == Role::Relay {
         let secure = if platform::may_bind(443) { 443 } else { 4433 };
         port("secure UDP", "--secure", secure, udp(secure));
+        port("secure TCP", "--secure", secure, tcp(secure));
     }
 }
 

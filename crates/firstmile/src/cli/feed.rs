@@ -121,6 +121,9 @@ pub fn describe(feeds: &[FeedInfo]) -> String {
         }
         for publish in &feed.publish {
             let _ = writeln!(text, "  Server       {}   ({})", publish.server, publish.relay);
+            if let Some(server) = &publish.server_tls {
+                let _ = writeln!(text, "  with TLS     {server}   ({})", publish.relay);
+            }
         }
         if let Some(play) = &feed.play {
             let _ = writeln!(text, "  Play         {play}");

@@ -82,6 +82,38 @@ impl Ring {
     }
 }
 
+/// A certificate and its key, both in PEM form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, then those of its issuers.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[tls]` as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Tls {
+    fn files(self) -> Result<Option<TlsFiles>, ConfigError> {
+        match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => {
+                Err(ConfigError::value("tls.key", "name the certificate's private key, too"))
+            }
+            (None, Some(_)) => {
+                Err(ConfigError::value("tls.certificate", "name the key's certificate, too"))
+            }
+        }
+    }
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Span::deserialize(deserializer).map(|span| span.0)
 }
@@ -352,6 +384,16 @@ mod tests {
         let message = "unknown field `x`, expected one of `a`, `b`";
         assert_eq!(unknown_field(message), Some(("x", vec!["a", "b"])));
         assert_eq!(unknown_field("invalid type"), None);
+    }
+
+    #[test]
+    fn a_certificate_has_a_key() {
+        let tls: Tls = toml::from_str("certificate = \"c.pem\"\nkey = \"k.pem\"").unwrap();
+        assert!(tls.files().unwrap().is_some_and(|files| files.key.ends_with("k.pem")));
+        assert_eq!(Tls::default().files().unwrap(), None);
+        let tls: Tls = toml::from_str("certificate = \"c.pem\"").unwrap();
+        let error = tls.files().unwrap_err().to_string();
+        assert_eq!(error, "tls.key: name the certificate's private key, too");
     }
 
     #[test]

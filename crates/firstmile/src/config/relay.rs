@@ -6,13 +6,18 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::value::Listen;
-use super::{ConfigError, Limits, Ring, check_http, http_token, public_host, read_file};
+use super::{
+    ConfigError, Limits, Ring, Tls, TlsFiles, check_http, http_token, public_host, read_file,
+};
 use crate::cli::RelayArgs;
 use crate::platform::{self, Role};
 use crate::secret::Token;
 
 /// Where both roles take RTMP.
 pub const RTMP_PORT: u16 = 1935;
+
+/// Where both roles take RTMPS if they are told to take it on a port of its own.
+pub const RTMPS_PORT: u16 = 1936;
 
 /// Where both roles show the dashboard.
 pub const HTTP_PORT: u16 = 8935;
@@ -24,7 +29,9 @@ pub struct Config {
     pub data: PathBuf,
     /// Where encoders publish.
     pub rtmp: SocketAddr,
-    /// Where studios dial: UDP.
+    /// Where encoders publish with TLS, beside the secure port.
+    pub rtmps: Option<SocketAddr>,
+    /// Where studios dial (UDP), and where RTMPS and HTTPS are (TCP).
     pub secure: SocketAddr,
     /// Dashboard and API.
     pub http: SocketAddr,
@@ -36,6 +43,8 @@ pub struct Config {
     pub open: bool,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
+    /// What RTMPS and HTTPS show, instead of a certificate made at the start.
+    pub tls: Option<TlsFiles>,
     /// Bounds.
     pub limits: Limits,
     /// Each feed's memory.
@@ -47,12 +56,14 @@ pub struct Config {
 struct File {
     data: Option<PathBuf>,
     rtmp: Listen,
+    rtmps: Option<Listen>,
     secure: Listen,
     http: Listen,
     http_token: Option<Token>,
     public_host: Option<String>,
     open: bool,
     trace_rtmp: bool,
+    tls: Tls,
     limits: Limits,
     ring: Ring,
 }
@@ -69,12 +80,14 @@ impl Config {
         let config = Self {
             data: data.unwrap_or_else(|| platform::default_data_dir(Role::Relay)),
             rtmp: args.rtmp.unwrap_or(file.rtmp).or(default_rtmp()),
+            rtmps: args.rtmps.or(file.rtmps).map(|rtmps| rtmps.or(default_rtmps())),
             secure: args.secure.unwrap_or(file.secure).or(default_secure()),
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_RELAY_HTTP_TOKEN", file.http_token)?,
             public_host: public_host(args.public_host.clone().or(file.public_host))?,
             open: args.open || file.open,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
+            tls: file.tls.files()?,
             limits: file.limits,
             ring: file.ring,
         };
@@ -88,6 +101,11 @@ impl Config {
 /// `[::]:1935`, dual stack.
 pub(super) fn default_rtmp() -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), RTMP_PORT)
+}
+
+/// `[::]:1936`, dual stack.
+pub(super) fn default_rtmps() -> SocketAddr {
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), RTMPS_PORT)
 }
 
 /// `127.0.0.1:8935`.
@@ -137,7 +155,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         load(&[], &all).unwrap();
-        for table in ["", "limits", "limits.rtmp", "ring"] {
+        for table in ["", "limits", "limits.rtmp", "ring", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }
@@ -160,6 +178,12 @@ mod tests {
         let text = "rtmp = \":1936\"\ndata = \"/from/file\"\n";
         let config = load(&["--rtmp", ":1937", "--data", "/from/line"], text).unwrap();
         assert_eq!(config.rtmp.port(), 1937);
+        assert_eq!(config.rtmps, None);
+        let config = load(&["--rtmps", ":1443"], "rtmps = \":1444\"").unwrap();
+        assert_eq!(config.rtmps.unwrap().to_string(), "[::]:1443");
+        let config = load(&["--rtmps", "127.0.0.1"], "").unwrap();
+        assert_eq!(config.rtmps.unwrap().to_string(), "127.0.0.1:1936");
+        let config = load(&["--data", "/from/line"], text).unwrap();
         assert_eq!(config.data, Path::new("/from/line"));
     }
 

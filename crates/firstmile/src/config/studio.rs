@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::relay::{default_http, default_rtmp};
+use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
-use super::{ConfigError, Limits, Ring, check_http, duration, http_token, read_file, within};
+use super::{
+    ConfigError, Limits, Ring, Tls, TlsFiles, check_http, duration, http_token, read_file, within,
+};
 use crate::cli::StudioArgs;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
@@ -27,6 +29,8 @@ pub struct Config {
     pub join: Vec<JoinLink>,
     /// Where players play, and encoders on the LAN publish.
     pub rtmp: SocketAddr,
+    /// The same with TLS.
+    pub rtmps: Option<SocketAddr>,
     /// Dashboard and API.
     pub http: SocketAddr,
     /// The API's token, instead of one made at each start.
@@ -35,6 +39,8 @@ pub struct Config {
     pub play: Play,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
+    /// What RTMPS and HTTPS show, instead of a certificate made at the start.
+    pub tls: Option<TlsFiles>,
     /// Bounds.
     pub limits: Limits,
     /// Each feed's memory.
@@ -96,10 +102,12 @@ struct File {
     data: Option<PathBuf>,
     join: Vec<String>,
     rtmp: Listen,
+    rtmps: Option<Listen>,
     http: Listen,
     http_token: Option<Token>,
     play: Play,
     trace_rtmp: bool,
+    tls: Tls,
     limits: Limits,
     ring: Ring,
 }
@@ -128,10 +136,12 @@ impl Config {
             data: data.unwrap_or_else(|| platform::default_data_dir(Role::Studio)),
             join,
             rtmp: args.rtmp.unwrap_or(file.rtmp).or(default_rtmp()),
+            rtmps: args.rtmps.or(file.rtmps).map(|rtmps| rtmps.or(default_rtmps())),
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
             play: file.play,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
+            tls: file.tls.files()?,
             limits: file.limits,
             ring: file.ring,
         };
@@ -208,7 +218,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE, "").unwrap(), load(&[], "", "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         toml::from_str::<File>(&all).unwrap();
-        for table in ["", "play", "limits", "limits.rtmp", "ring"] {
+        for table in ["", "play", "limits", "limits.rtmp", "ring", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }

@@ -41,6 +41,8 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
     let relay = Relay::bind(relay::Config {
         data: directory.path().join("relay"),
         rtmp: any(),
+        rtmps: None,
+        tls: None,
         secure: any(),
         http: any(),
         http_token: None,
@@ -55,6 +57,8 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         data: directory.path().join("studio"),
         join: vec![relay.node().join_link()],
         rtmp: any(),
+        rtmps: None,
+        tls: None,
         http: any(),
         http_token: None,
         play: studio::Play::default(),

@@ -17,8 +17,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::config::TlsFiles;
 use crate::config::relay::Config;
-use crate::door::{Door, Encoder, Gate, Player};
+use crate::door::{Door, Encoder, Gate, Player, Secure};
 use crate::error::Hint;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinLink;
@@ -28,8 +29,10 @@ use crate::quic::Listener;
 use crate::secret::{Secret, StreamKey, Token};
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm, rtmp_server,
+    rtmps_server,
 };
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
+use crate::tls::{self, Certificate};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
 
@@ -40,6 +43,8 @@ use studios::Studio;
 const START_INVITE: Duration = Duration::from_secs(24 * 3_600);
 /// How long after its start a relay lets encoders with unknown keys wait for their studio.
 const START_GRACE: Duration = Duration::from_secs(30);
+/// How often a free port is looked for that UDP and TCP both have.
+const PORT_ATTEMPTS: usize = 16;
 /// Studios that are shown in the status though they left.
 const MAX_KNOWN_STUDIOS: usize = 1_024;
 
@@ -48,7 +53,9 @@ const MAX_KNOWN_STUDIOS: usize = 1_024;
 pub struct Relay {
     node: Arc<Node>,
     rtmp: TcpListener,
+    rtmps: Option<TcpListener>,
     quic: Listener,
+    secure: TcpListener,
     http: TcpListener,
     token: Token,
     traces: Option<Traces>,
@@ -62,6 +69,7 @@ pub struct Node {
     identity: Identity,
     addresses: Bound,
     host: String,
+    certificate: Arc<Certificate>,
     start_invite: Secret,
     started: Instant,
     hub: Hub<FeedId>,
@@ -82,6 +90,7 @@ struct Stored {
 #[derive(Clone, Copy, Debug)]
 struct Bound {
     rtmp: SocketAddr,
+    rtmps: Option<SocketAddr>,
     secure: SocketAddr,
     http: SocketAddr,
 }
@@ -101,15 +110,18 @@ impl Relay {
         let store = Stored { admitted: Admitted::load(&data)?, invites };
         let rtmp = listen(config.rtmp, "rtmp")?;
         let http = listen(config.http, "http")?;
-        let quic = Listener::bind(&identity, config.secure).hint(
-            "stop the program that uses the port, or choose another: firstmile relay --secure :4434",
-        )?;
+        let rtmps = config.rtmps.map(|address| listen(address, "rtmps")).transpose()?;
+        let (quic, secure) = listen_secure(&identity, config.secure)?;
         let addresses = Bound {
             rtmp: rtmp.local_addr()?,
+            rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
             secure: quic.local_addr()?,
             http: http.local_addr()?,
         };
         let host = public_host(&config, addresses.secure.ip());
+        let ways = [Some(addresses.secure.ip()), platform::outward_address()];
+        let ways: Vec<_> = ways.into_iter().flatten().collect();
+        let certificate = certificate(config.tls.as_ref(), Some(&host), &ways)?;
         PublicPlace { host: host.clone(), port: addresses.secure.port() }.save(&data)?;
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, addresses.http, &token)?;
@@ -118,6 +130,7 @@ impl Relay {
             identity,
             addresses,
             host,
+            certificate,
             start_invite,
             started: Instant::now(),
             hub,
@@ -128,7 +141,7 @@ impl Relay {
             door: OnceLock::new(),
             config,
         });
-        Ok(Self { node, rtmp, quic, http, token, traces, _run: Some(run) })
+        Ok(Self { node, rtmp, rtmps, quic, secure, http, token, traces, _run: Some(run) })
     }
 
     /// The node, to look at.
@@ -142,20 +155,28 @@ impl Relay {
     ///
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { node, rtmp, quic, http, token, traces, _run } = self;
+        let Self { node, rtmp, rtmps, quic, secure, http, token, traces, _run } = self;
         let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
+        let hosts = AllowedHosts::new(node.addresses.secure, Some(&node.host));
+        let public = web::Public::new(node.clone(), token.clone(), hosts);
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let certificate = node.certificate.clone();
+        let tls = |web| Arc::new(Secure { tls: tls::Server::new(&certificate), web });
         // The studios stay until the encoders have left: what those still send is on its way.
         let left = CancellationToken::new();
-        let rtmp = async {
-            door.serve(rtmp, shutdown).await;
+        let doors = async {
+            let secure = door.clone().serve_tls(secure, tls(Some(public)), shutdown.clone());
+            let rtmps = serve_rtmps(door.clone(), rtmps, tls(None), shutdown.clone());
+            let rtmp = door.clone().serve(rtmp, shutdown.clone());
+            tokio::join!(rtmp, rtmps, secure);
             left.cancel();
         };
         let links = node.clone().serve_studios(&quic, left.clone());
-        let (web, (), ()) = tokio::join!(web, rtmp, links);
+        let renewals = certificate.clone().follow(shutdown.clone());
+        let (web, (), (), ()) = tokio::join!(web, doors, links, renewals);
         quic.close().await;
         web
     }
@@ -177,6 +198,7 @@ impl Node {
         serde_json::json!({
             "role": "relay",
             "rtmp": self.addresses.rtmp.to_string(),
+            "rtmps": self.addresses.rtmps.map(|address| address.to_string()),
             "secure": self.addresses.secure.to_string(),
             "http": self.addresses.http.to_string(),
             "join_link": self.join_link().expose(),
@@ -193,15 +215,20 @@ impl Node {
              firstmile studio --join {link}\n\n\
              The link admits any number of studios for 24 hours; `firstmile invite` makes stricter \
              ones.\nThe studio shows what to type into the encoders.\n\n\
-             \x20 Encoders    {}\n\
+             \x20 Encoders    {}\n{}\
              \x20 Studios     UDP port {secure}\n\
              \x20 Status      http://{http}/api/v1/status\n",
             rtmp_server(host, rtmp),
+            match self.trusted_rtmps_port() {
+                Some(port) => format!("              {}\n", rtmps_server(host, port)),
+                None => String::new(),
+            },
         );
         if self.config.public_host.is_none() {
             text.push_str(&format!(
-                "\nThe world has to reach {host} on TCP port {rtmp} and UDP port {secure}. If it \
-                 knows this machine\nby another name or address, start with --public-host NAME.\n",
+                "\nThe world has to reach {host} on TCP port {rtmp}, and on UDP and TCP port \
+                 {secure}. If it knows\nthis machine by another name or address, start with \
+                 --public-host NAME.\n",
             ));
         }
         text
@@ -211,6 +238,12 @@ impl Node {
     pub fn find_feed(&self, key: &StreamKey) -> Option<Feed> {
         let id = self.directory.borrow().find(&key.secret.key_hash())?;
         Some(self.hub.feed(id))
+    }
+
+    /// The port for encoders that verify certificates, if ours is one that they trust.
+    fn trusted_rtmps_port(&self) -> Option<u16> {
+        let bound = self.addresses.rtmps.unwrap_or(self.addresses.secure);
+        self.certificate.covers(&self.host).then_some(bound.port())
     }
 
     fn link_with(&self, invite: Secret) -> JoinLink {
@@ -310,7 +343,7 @@ impl web::Node for Node {
     fn status(&self) -> Status {
         let now = Instant::now();
         let feeds: Vec<_> = self.directory.borrow().feeds().collect();
-        let mut alarms = Vec::new();
+        let mut alarms: Vec<_> = self.certificate.alarm().into_iter().collect();
         let feeds = feeds.into_iter().map(|id| {
             let snapshot = self.hub.snapshot(&id, now);
             alarms.extend(feed_alarm(&id, &snapshot));
@@ -330,6 +363,7 @@ impl web::Node for Node {
             public_key: self.identity.public_key().to_base32(),
             addresses: Addresses {
                 rtmp: Some(self.addresses.rtmp.to_string()),
+                rtmps: self.addresses.rtmps.map(|address| address.to_string()),
                 secure: Some(self.addresses.secure.to_string()),
                 http: Some(self.addresses.http.to_string()),
             },
@@ -370,6 +404,62 @@ pub(crate) fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
     platform::listen_tcp(address).with_context(|| format!("cannot listen on {address}")).hint(
         format!("stop the program that uses the port, or choose another with --{option} :{port}"),
     )
+}
+
+/// Listens for studios on a UDP port, and for TLS on the TCP port of the same number.
+fn listen_secure(identity: &Identity, address: SocketAddr) -> Result<(Listener, TcpListener)> {
+    let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let quic = Listener::bind(identity, address).hint(
+            "stop the program that uses the port, or choose another: firstmile relay --secure :4434",
+        )?;
+        match listen(quic.local_addr()?, "secure") {
+            // Somebody may have the TCP port of the number that UDP got.
+            Err(_) if attempts > 0 => {}
+            listener => return Ok((quic, listener?)),
+        }
+    }
+}
+
+/// The owner's certificate, or else one for this host, made now.
+pub(crate) fn certificate(
+    files: Option<&TlsFiles>,
+    host: Option<&str>,
+    addresses: &[IpAddr],
+) -> Result<Arc<Certificate>> {
+    let Some(files) = files else {
+        let names = tls::certificate::names(host, addresses);
+        let made = Certificate::self_signed(&names).context("cannot make a TLS certificate")?;
+        return Ok(Arc::new(made));
+    };
+    let certificate = match Certificate::load(files.clone()) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            let hint = error.hint();
+            return Err(error).context("cannot use the TLS certificate").hint(hint);
+        }
+    };
+    let file = files.certificate.display();
+    if let Some(alarm) = certificate.alarm() {
+        warn!("{alarm}");
+    }
+    if let Some(host) = host.filter(|host| !certificate.covers(host)) {
+        warn!(host, %file, "the TLS certificate is for other names: encoders will not trust it");
+    }
+    Ok(Arc::new(certificate))
+}
+
+/// RTMPS on a port of its own, if there is one.
+pub(crate) async fn serve_rtmps<G: Gate>(
+    door: Arc<Door<G>>,
+    listener: Option<TcpListener>,
+    secure: Arc<Secure>,
+    shutdown: CancellationToken,
+) {
+    if let Some(listener) = listener {
+        door.serve_tls(listener, secure, shutdown).await;
+    }
 }
 
 /// The name or address by which the world reaches this machine, as far as it can know itself.

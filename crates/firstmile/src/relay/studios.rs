@@ -126,6 +126,7 @@ impl Node {
             agent: crate::agent(),
             host: self.config.public_host.clone().unwrap_or_default(),
             rtmp_port: self.addresses.rtmp.port(),
+            rtmps_port: self.trusted_rtmps_port(),
         });
         let peer = PeerFeeds { node: self, studio: link.peer() };
         let (tell, told) = egress::control_queue();

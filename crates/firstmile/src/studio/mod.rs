@@ -16,19 +16,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::studio::{Config, JoinPolicy};
-use crate::door::{Door, Encoder, Gate, Player};
+use crate::door::{Door, Encoder, Gate, Player, Secure};
 use crate::egress::takes::Takes;
 use crate::identity::Identity;
 use crate::join::host_port;
 use crate::limit::Hits;
 use crate::platform;
 use crate::quic::Dialer;
-use crate::relay::{listen, publish};
+use crate::relay::{certificate, listen, publish, serve_rtmps};
 use crate::secret::{FeedName, StreamKey, Token};
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Publish, Status, feed_alarm,
 };
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
+use crate::tls::{self, Certificate};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts, ApiError};
 
@@ -43,6 +44,7 @@ pub struct Studio {
     node: Arc<Node>,
     dialer: Dialer,
     rtmp: TcpListener,
+    rtmps: Option<TcpListener>,
     http: TcpListener,
     token: Token,
     traces: Option<Traces>,
@@ -56,7 +58,9 @@ pub struct Node {
     identity: Arc<Identity>,
     instance: [u8; 16],
     rtmp: SocketAddr,
+    rtmps: Option<SocketAddr>,
     http: SocketAddr,
+    certificate: Arc<Certificate>,
     started: Instant,
     play_key: Token,
     hub: Hub<String>,
@@ -93,15 +97,21 @@ impl Studio {
             None => store::play_key(&data)?,
         };
         let rtmp_listener = listen(config.rtmp, "rtmp")?;
+        let rtmps_listener = config.rtmps.map(|address| listen(address, "rtmps")).transpose()?;
         let http_listener = listen(config.http, "http")?;
         let (rtmp, http) = (rtmp_listener.local_addr()?, http_listener.local_addr()?);
+        let rtmps = rtmps_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let lan = platform::outward_address();
+        let certificate = certificate(config.tls.as_ref(), None, lan.as_slice())?;
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, http, &token)?;
         let uplinks = relays.list().iter().cloned().map(|relay| Arc::new(Uplink::new(relay)));
         let node = Arc::new(Node {
             instance: rand::random(),
             rtmp,
+            rtmps,
             http,
+            certificate,
             started: Instant::now(),
             play_key,
             hub: Hub::new(config.ring.hub_limits()),
@@ -114,8 +124,8 @@ impl Studio {
             config,
         });
         let dialer = Dialer::new(identity);
-        let (rtmp, http) = (rtmp_listener, http_listener);
-        Ok(Self { node, dialer, rtmp, http, token, traces, _run: run })
+        let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);
+        Ok(Self { node, dialer, rtmp, rtmps, http, token, traces, _run: run })
     }
 
     /// The node, to look at.
@@ -129,7 +139,7 @@ impl Studio {
     ///
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { node, dialer, rtmp, http, token, traces, _run } = self;
+        let Self { node, dialer, rtmp, rtmps, http, token, traces, _run } = self;
         let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
@@ -147,7 +157,12 @@ impl Studio {
                 node.hub.sweep(Instant::now());
             }
         };
-        let (web, (), ()) = tokio::join!(web, door.serve(rtmp, shutdown.clone()), sweeping);
+        let certificate = node.certificate.clone();
+        let secure = Arc::new(Secure { tls: tls::Server::new(&certificate), web: None });
+        let rtmps = serve_rtmps(door.clone(), rtmps, secure, shutdown.clone());
+        let rtmp = door.serve(rtmp, shutdown.clone());
+        let renewals = certificate.follow(shutdown.clone());
+        let (web, (), (), (), ()) = tokio::join!(web, rtmp, rtmps, renewals, sweeping);
         while uplinks.join_next().await.is_some() {}
         web
     }
@@ -172,6 +187,7 @@ impl Node {
         serde_json::json!({
             "role": "studio",
             "rtmp": self.rtmp.to_string(),
+            "rtmps": self.rtmps.map(|address| address.to_string()),
             "http": self.http.to_string(),
             "feeds": feeds.iter().map(feed).collect::<Vec<_>>(),
         })
@@ -190,6 +206,9 @@ impl Node {
                     publish.relay,
                     publish.key.expose()
                 ));
+                if let Some(server) = &publish.server_tls {
+                    text.push_str(&format!("    with TLS    {server}\n"));
+                }
             }
             if let Some(play) = &feed.play {
                 text.push_str(&format!(
@@ -267,8 +286,12 @@ impl Node {
         let relay = |uplink: &Arc<Uplink>| {
             let (host, port) = uplink.rtmp_place();
             Publish::new(&uplink.relay().name, &host, port, key)
+                .with_tls(&host, uplink.rtmps_port())
         };
-        let here = Publish::new("this studio", &self.lan_host(), self.rtmp.port(), key);
+        let host = self.lan_host();
+        let rtmps = self.rtmps.filter(|_| self.certificate.covers(&host));
+        let here = Publish::new("this studio", &host, self.rtmp.port(), key)
+            .with_tls(&host, rtmps.map(|address| address.port()));
         self.uplinks.iter().map(relay).chain([here]).collect()
     }
 
@@ -401,6 +424,7 @@ impl web::Node for Node {
         let stored = self.lock().feeds.list().to_vec();
         let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
+        alarms.extend(self.certificate.alarm());
         for feed in &stored {
             let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
             alarms.extend(feed_alarm(&feed.name, &snapshot));
@@ -413,6 +437,7 @@ impl web::Node for Node {
             public_key: self.identity.public_key().to_base32(),
             addresses: Addresses {
                 rtmp: Some(self.rtmp.to_string()),
+                rtmps: self.rtmps.map(|address| address.to_string()),
                 secure: None,
                 http: Some(self.http.to_string()),
             },

@@ -105,6 +105,11 @@ impl Uplink {
         (host, welcome.as_ref().map_or(1_935, |welcome| welcome.rtmp_port))
     }
 
+    /// Port of the same host for RTMPS, if the relay has said so.
+    pub fn rtmps_port(&self) -> Option<u16> {
+        self.welcome.borrow().as_ref()?.rtmps_port
+    }
+
     /// Waits until the relay has let us in once.
     pub async fn wait_up(&self) {
         // The sender lives as long as the uplink.

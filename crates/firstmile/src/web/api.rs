@@ -234,7 +234,7 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the request took too long", hint)
     }
 
-    fn unauthorized() -> Self {
+    pub(super) fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "this needs the token",

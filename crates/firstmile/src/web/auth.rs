@@ -69,7 +69,14 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match check(&context.hosts, request.method(), request.headers()) {
+    let checked = check(&context.hosts, request.method(), request.headers());
+    let is_open = !context.public || request.uri().path() == "/healthz";
+    let checked =
+        checked.and_then(|()| match is_open || has_token(&context.token, request.headers()) {
+            true => Ok(()),
+            false => Err(ApiError::unauthorized()),
+        });
+    let mut response = match checked {
         Ok(()) => match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiError::too_slow().into_response(),

@@ -36,6 +36,12 @@ const MAX_HEAD: usize = 16 << 10;
 /// How long a client may take to send a request's head, or keep a connection without one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same on a public door, where the next connection is as good as this one.
+const PUBLIC_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection to a public door may last: its seat is one that an encoder could have.
+const PUBLIC_LIFE: Duration = Duration::from_secs(60);
+
 /// How long open requests may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -62,6 +68,39 @@ struct Context {
     hosts: AllowedHosts,
     /// Reading needs the token as well where other machines reach the listener.
     private: bool,
+    /// Everything but `/healthz` needs the token: strangers do not even learn what is there.
+    public: bool,
+}
+
+/// The API for a door that the whole world reaches.
+#[derive(Debug)]
+pub struct Public {
+    app: Router,
+}
+
+impl Public {
+    /// The API of this node.
+    pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
+        let context = Context { node, token, hosts, private: true, public: true };
+        Self { app: api::router(Arc::new(context)) }
+    }
+
+    /// Answers one connection's requests until it closes, `shutdown`, or [`PUBLIC_LIFE`] is over.
+    pub async fn serve<S>(&self, stream: S, shutdown: impl Future<Output = ()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stop = async {
+            let _ = tokio::time::timeout(PUBLIC_LIFE, shutdown).await;
+        };
+        let served = connection(stream, self.app.clone(), PUBLIC_HEAD_TIMEOUT, stop);
+        // One that does not read its answer has some seconds after the end.
+        match tokio::time::timeout(PUBLIC_LIFE + DRAIN, served).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "https connection closed"),
+            Err(_) => tracing::debug!("https connection cut: it took nothing"),
+        }
+    }
 }
 
 /// Serves until `shutdown`, then lets open requests end.
@@ -78,7 +117,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
-    let app = api::router(Arc::new(Context { node, token, hosts, private }));
+    let app = api::router(Arc::new(Context { node, token, hosts, private, public: false }));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -98,7 +137,7 @@ pub async fn serve(
             let stop = async move {
                 let _ = stopped.changed().await;
             };
-            if let Err(error) = connection(stream, app, stop).await {
+            if let Err(error) = connection(stream, app, HEAD_TIMEOUT, stop).await {
                 tracing::debug!(%peer, %error, "http connection closed");
             }
             drop(seat);
@@ -130,13 +169,14 @@ async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<Accept
 async fn connection<S>(
     stream: S,
     app: Router,
+    patience: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+    server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
     let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     let mut served = std::pin::pin!(served);
     tokio::select! {
