@@ -243,7 +243,7 @@ impl<G: Gate> Door<G> {
 
     /// Names what somebody has set wrongly. Scans look the same, so it is not said all the time.
     fn mistaken(&self, reason: &str) {
-        match self.mistakes.now(Instant::now()) {
+        match self.mistakes.now(reason, Instant::now()) {
             Some(unsaid) => info!(reason, unsaid, "refused"),
             None => debug!(reason, "refused"),
         }

@@ -72,7 +72,7 @@ fn a_burst_leaves_tls_whole() {
     studio.wait_players("camera", 1);
     let url = relay.tls_url("secure", &studio.key("camera"));
     let source = fixture::clip();
-    let mut publisher = FfmpegPublish::new(&source, &url).speed(Speed::Times(8.0)).start();
+    let mut publisher = FfmpegPublish::new(&source, &url).speed(Speed::Times(4.0)).start();
     publisher.wait(Duration::from_secs(40)).unwrap().expect_success("the publisher");
     let expected = Frames::of(&source).unwrap();
     player.wait_frames(expected.video.len(), expected.audio.len(), PATIENCE);
@@ -212,6 +212,13 @@ fn encoders_that_verify_are_let_in_and_told_where() {
     let stranger = Authority::new().write_root(other.path());
     let mut refusing = FfmpegPublish::new(&fixture::clip(), &url).trusting(&stranger).start();
     assert!(!refusing.wait(PATIENCE).unwrap().status.success());
+    relay.wait_log("once it had seen this node's certificate");
+    // Others say why.
+    wait_for("the alert in the log", PATIENCE, || {
+        let stranger = Client::trusting(&Authority::new(), "localhost");
+        assert!(stranger.connect(relay.address("secure")).is_err());
+        relay.log().contains("does not trust this node's certificate (UnknownCA)").then_some(())
+    });
 }
 
 /// Without a certificate that clients trust, nobody is sent to RTMPS.
@@ -307,7 +314,7 @@ fn fifty_mute_connections_stop_nobody() {
 fn a_handshake_has_a_deadline_and_strangers_a_limit() {
     let dir = tempdir().unwrap();
     let config = dir.path().join("relay.toml");
-    std::fs::write(&config, "[limits]\nunauthenticated_per_ip = 3\nhandshake = \"2s\"\n").unwrap();
+    std::fs::write(&config, "[limits]\nunauthenticated_per_ip = 3\nhandshake = \"5s\"\n").unwrap();
     let relay = Node::relay(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
     let (secure, rtmp) = (relay.address("secure"), relay.address("rtmp"));
     let connect = |address| {

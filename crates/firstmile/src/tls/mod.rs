@@ -70,10 +70,16 @@ pub enum Error {
     Backhaul,
     /// It has looked at the certificate and left.
     #[error(
-        "the client does not trust this node's certificate ({0:?}): give the relay one that it \
+        "the client does not trust this node's certificate ({0:?}): give the node one that it \
          trusts, or let the client trust this one"
     )]
     Distrusted(AlertDescription),
+    /// It has looked at the certificate and left without an alert, as gnutls and glib do.
+    #[error(
+        "the client left once it had seen this node's certificate: it may not trust it, or is a \
+         health check"
+    )]
+    Unconvinced,
     /// The handshake went wrong in another way.
     #[error("the TLS handshake failed: {0}")]
     Handshake(io::Error),
@@ -101,7 +107,7 @@ impl From<io::Error> for Error {
                 | Alert::CertificateUnknown
                 | Alert::CertificateExpired),
             )) => Self::Distrusted(*alert),
-            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Left,
+            None if is_gone(&error) => Self::Left,
             _ => Self::Handshake(error),
         }
     }
@@ -152,15 +158,25 @@ impl Server {
             return Err(Error::Backhaul);
         }
         let config = if offers(HTTP) { &self.http } else { &self.plain };
-        let mut stream = start.into_stream(config.clone()).await?;
-        match stream.fill_buf().await?.first() {
-            None => Err(Error::Left),
+        // From here on the client has our certificate.
+        let unconvinced = |error: io::Error| match error.into() {
+            Error::Left => Error::Unconvinced,
+            error => error,
+        };
+        let mut stream = start.into_stream(config.clone()).await.map_err(unconvinced)?;
+        match stream.fill_buf().await.map_err(unconvinced)?.first() {
+            None => Err(Error::Unconvinced),
             // Beyond 3 it is a version of RTMP that the session refuses by name.
             Some(1..=31) => Ok(Caller::Rtmp(stream)),
             Some(b'A'..=b'Z') => Ok(Caller::Http(stream)),
             Some(_) => Err(Error::Unknown),
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
 }
 
 /// What a connection to the TLS port begins with.
