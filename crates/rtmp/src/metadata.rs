@@ -61,7 +61,10 @@ pub enum Presence {
 /// `@setDataFrame` is removed; the properties are an ECMA array, as FFmpeg demands.
 /// `videocodecid` and `audiocodecid` are there exactly for the tracks that exist: players wait
 /// for those that are announced. The maps of further tracks are there only for a player that gets
-/// several. Everything else stays as the encoder sent it, in order. Without usable metadata from the encoder, `body` being `None` or broken, only the codecs are told.
+/// several. `creationdate` is left out: GStreamer repeats its metadata with the time of day in it, and
+/// metadata that changes in the middle is a subtitle to FFmpeg and VLC. Everything else stays as the
+/// encoder sent it, in order. Without usable metadata from the encoder, `body` being `None` or
+/// broken, only the codecs are told.
 pub fn for_player(
     body: Option<&[u8]>,
     video: Presence,
@@ -73,6 +76,7 @@ pub fn for_player(
 
     let mut properties = body.and_then(properties).unwrap_or_default();
     properties.retain(|(key, _)| is_multitrack || !TRACK_MAPS.contains(&key.as_str()));
+    properties.retain(|(key, _)| key != "creationdate");
     for (name, presence) in [("videocodecid", video), ("audiocodecid", audio)] {
         let codec = match presence {
             Presence::Coded(codec) => codec,
@@ -149,6 +153,17 @@ mod tests {
         assert_eq!(parse(b"\x02\x00\x0aonTextData"), None);
         assert_eq!(parse(b"\x02\x00\x0aonMetaData"), None);
         assert_eq!(parse(b"\x02\x00"), None);
+    }
+
+    #[test]
+    fn a_repetition_at_another_time_of_day_tells_players_nothing_new() {
+        let at = |time: &str| {
+            let sent = Value::object([("width", 640.0.into()), ("creationdate", time.into())]);
+            let body = body(&[], &sent);
+            for_player(Some(&body), Presence::AsAnnounced, Presence::AsAnnounced, false)
+        };
+        assert_eq!(at("Mon Nov 23 01:13:15 2026"), at("Mon Nov 23 01:13:17 2026"));
+        assert_eq!(parse(&at("Mon")).and_then(|told| told.width), Some(640));
     }
 
     #[test]
