@@ -27,7 +27,7 @@ class Servers:
     def __init__(self, program, directory, secure):
         self.program, self.directory, self.processes = program, directory, []
         self.certificate = os.path.join(directory, "certificate.pem") if secure else None
-        more = [[], []]
+        more = []
         config = "[limits]\nunauthenticated_per_ip = 1000\nfeeds_per_studio = 256\n"
         if secure:
             key = os.path.join(directory, "key.pem")
@@ -38,13 +38,14 @@ class Servers:
                 check=True, capture_output=True,
             )
             config += f'[tls]\ncertificate = "{self.certificate}"\nkey = "{key}"\n'
-            more = [["--rtmps", "127.0.0.1:0"]] * 2
-        relay = self.start("relay", config, ["--secure", "127.0.0.1:0", "--public-host", "127.0.0.1", *more[0]])
-        studio = self.start("studio", config, ["--join", relay["join_link"], *more[1]])
+            more = ["--rtmps", "127.0.0.1:0"]
+        relay = self.start("relay", config, ["--secure", "127.0.0.1:0", "--public-host", "127.0.0.1"])
+        studio = self.start("studio", config, ["--join", relay["join_link"], *more])
         self.http = studio["http"]
         self.doors = {("relay", "rtmp"): relay["rtmp"], ("studio", "rtmp"): studio["rtmp"]}
         if secure:
-            self.doors |= {("relay", "rtmps"): relay["rtmps"], ("studio", "rtmps"): studio["rtmps"]}
+            # The relay has RTMPS on the port of its studios.
+            self.doors |= {("relay", "rtmps"): relay["secure"], ("studio", "rtmps"): studio["rtmps"]}
 
     def start(self, role, config, arguments):
         data = os.path.join(self.directory, role)

@@ -12,8 +12,8 @@ def find(root, build):
     """{name: path}; builds and installs what is missing, or ends with what to do."""
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target"))
     if build:
-        for what in (["-p", "firstmile", "--bins"], ["-p", "rtmp", "--examples"]):
-            subprocess.run(["cargo", "build", "--quiet", "--locked", *what], cwd=root, check=True)
+        command = ["cargo", "build", "--quiet", "--locked", "--workspace", "--bins", "--examples"]
+        subprocess.run(command, cwd=root, check=True)
     debug = os.path.join(target, "debug")
     return {
         "firstmile": os.path.join(debug, "firstmile"),
