@@ -161,8 +161,8 @@ class Obs(Encoder):
 class Player(Client):
     """Writes what it gets into a file."""
 
-    # It stays until it is stopped, so it has the last frame too.
-    to_end = True
+    # It has the first frame if it is there before the encoder, and the last one because it stays.
+    from_start, to_end = True, True
     remuxes = False
     clock = True
     # Frames of each track that it writes only when the stream ends.
@@ -201,7 +201,8 @@ class Player(Client):
         else:
             got = compare.overlap(sent, got)
         clock = self.clock and not run.encoder.retimes
-        return compare.compare(sent, got, whole=exact and not self.late, to_end=exact and self.to_end, clock=clock)
+        whole = exact and self.from_start and not self.late
+        return compare.compare(sent, got, whole=whole, to_end=exact and self.to_end, clock=clock)
 
     def check_headers(self, sent, same):
         """That no frame came before its track's sequence header; `same`: which is the encoder's."""
@@ -320,8 +321,8 @@ class Vlc(Player):
 
     name, remuxes, clock = "vlc", True, False
     cannot = FfmpegPlay.cannot
-    # It plays a second behind, and leaves the last pictures out when the stream ends.
-    to_end = False
+    # It may begin a GOP later, and leaves out the last second, which it has not shown yet.
+    from_start, to_end = False, False
 
     def start(self, kind, url):
         os.chmod(self.directory, 0o777)
