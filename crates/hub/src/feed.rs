@@ -268,8 +268,17 @@ impl Feed {
 
     /// Cuts the publication on air.
     pub fn cut(&self, why: Cut, now: Instant) {
+        self.cut_if(|_| true, why, now);
+    }
+
+    /// As [`Feed::cut`], if this publication is the one on air.
+    pub fn cut_publication(&self, publication: PublicationId, why: Cut, now: Instant) {
+        self.cut_if(|on_air| on_air == publication, why, now);
+    }
+
+    fn cut_if(&self, is_meant: impl FnOnce(PublicationId) -> bool, why: Cut, now: Instant) {
         let mut inner = self.lock();
-        if let Some(on_air) = inner.on_air.take() {
+        if let Some(on_air) = inner.on_air.take_if(|on_air| is_meant(on_air.publication)) {
             on_air.cut.send_replace(Some(why));
             inner.ended = Some(now);
             self.tell(inner);
