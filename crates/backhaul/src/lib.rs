@@ -25,8 +25,8 @@ mod wire;
 
 pub use error::Error;
 pub use message::{
-    Announce, Close, Ended, FeedKey, FeedProblem, Hello, Message, Refusal, Report, Skip, Subscribe,
-    Welcome,
+    Announce, Close, Ended, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Report, Skip,
+    Subscribe, Welcome,
 };
 pub use received::{Ranges, Received};
 pub use receiver::{Arrival, Receiver, Release};

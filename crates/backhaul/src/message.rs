@@ -48,6 +48,8 @@ pub enum Message {
     Close(Close),
     /// Either way: figures of a subscription, from its sender.
     Report(Report),
+    /// Dialer to acceptor: the whole list of users who may publish with a password.
+    Logins(Vec<Login>),
 }
 
 /// Who a dialer is. Its identity is the key that it proved in the TLS handshake.
@@ -145,6 +147,24 @@ pub struct FeedKey {
     pub name: String,
     /// What the relay looks an encoder's key up by.
     pub hash: [u8; 32],
+}
+
+/// A user who may publish one feed with a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The feed's name at the studio.
+    pub feed: String,
+    /// The user, unlike any other at any studio.
+    pub user: String,
+    /// What proves the password; as good as the password itself.
+    pub verifier: [u8; 16],
+}
+
+impl fmt::Debug for Login {
+    /// Leaves out the verifier, which is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("feed", &self.feed).finish_non_exhaustive()
+    }
 }
 
 /// A feed that was not taken.
@@ -269,6 +289,7 @@ impl Message {
             Self::Skip(_) => 10,
             Self::Close(_) => 11,
             Self::Report(_) => 12,
+            Self::Logins(_) => 13,
         }
     }
 
@@ -336,6 +357,14 @@ impl Message {
                 put_signed(out, report.encoder_growth_ms);
                 put_varint(out, report.skipped);
             }
+            Self::Logins(logins) => {
+                put_varint(out, logins.len() as u64);
+                for login in logins {
+                    put_bytes(out, login.feed.as_bytes());
+                    put_bytes(out, login.user.as_bytes());
+                    out.put_slice(&login.verifier);
+                }
+            }
         }
     }
 
@@ -398,6 +427,17 @@ impl Message {
                 encoder_growth_ms: get_signed(input)?,
                 skipped: get_varint(input)?,
             }),
+            13 => {
+                let count = get_varint(input)?;
+                if count > MAX_FEEDS {
+                    return Err(Error::Limit("too many users"));
+                }
+                let login = |_| {
+                    let (feed, user) = (get_text(input, MAX_NAME)?, get_text(input, MAX_NAME)?);
+                    Ok(Login { feed, user, verifier: get_array(input)? })
+                };
+                Self::Logins((0..count).map(login).collect::<Result<_, Error>>()?)
+            }
             _ => return Ok(None),
         }))
     }
@@ -461,6 +501,20 @@ mod tests {
 
     use super::*;
 
+    fn login() -> Login {
+        Login { feed: "camera".into(), user: "camera-7K2M9Q4X".into(), verifier: [0x33; 16] }
+    }
+
+    #[test]
+    fn logins_are_as_documented_and_not_shown() {
+        let mut wire = BytesMut::new();
+        Message::Logins(vec![login()]).encode(&mut wire);
+        assert_eq!(wire[..10], *b"\x0d\x28\x01\x06camera");
+        assert_eq!(wire[10..26], *b"\x0fcamera-7K2M9Q4X");
+        assert_eq!(wire[26..], [0x33; 16]);
+        assert!(!format!("{:?}", login()).contains("51"), "0x33 is 51");
+    }
+
     fn samples() -> Vec<Message> {
         let publication = PublicationId([7; 16]);
         let mut released = TrackSet::default();
@@ -495,6 +549,7 @@ mod tests {
             Message::Skip(Skip { subscription: 5, track: Track::Video, from: None, to: 99 }),
             Message::Close(Close { publication, text: "another encoder took over".into() }),
             Message::Report(Report { subscription: 5, encoder_growth_ms: -3, skipped: 1 }),
+            Message::Logins(vec![login()]),
         ]
     }
 
@@ -549,6 +604,10 @@ mod tests {
         put_varint(&mut many, 4);
         put_bytes(&mut many, &[0x7f, 0xff]);
         assert_eq!(Message::decode(&mut many), Err(Error::Limit("too many feeds")));
+        let mut users = BytesMut::new();
+        put_varint(&mut users, 13);
+        put_bytes(&mut users, &[0x7f, 0xff]);
+        assert_eq!(Message::decode(&mut users), Err(Error::Limit("too many users")));
         let mut control = BytesMut::new();
         Message::FeedProblem(FeedProblem { name: "a\x1b[2J".into(), text: String::new() })
             .encode(&mut control);

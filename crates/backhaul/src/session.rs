@@ -129,7 +129,7 @@ impl Session {
     fn check(&self, message: &Message) -> Result<(), Error> {
         let is_allowed = match message {
             Message::Hello(_) | Message::Welcome(_) | Message::Refused(..) => false,
-            Message::Feeds(_) => self.role == Role::Acceptor,
+            Message::Feeds(_) | Message::Logins(_) => self.role == Role::Acceptor,
             Message::FeedProblem(_) => self.role == Role::Dialer,
             _ => true,
         };
