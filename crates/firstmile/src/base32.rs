@@ -18,7 +18,12 @@ pub(crate) fn value(symbol: u8) -> Option<u8> {
 
 /// Writes 32 bytes as 52 symbols, most significant bit first, padded with zero bits.
 pub fn encode(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(TEXT_OF_32_BYTES);
+    encode_bytes(bytes)
+}
+
+/// Writes any bytes, 8 symbols for 5 of them, as [`encode`] does.
+pub(crate) fn encode_bytes(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity((bytes.len() * 8).div_ceil(5));
     let (mut bits, mut held) = (0u32, 0u32);
     for &byte in bytes {
         bits = (bits << 8) | u32::from(byte);
@@ -29,7 +34,9 @@ pub fn encode(bytes: &[u8; 32]) -> String {
         }
         bits &= (1 << held) - 1;
     }
-    text.push(char::from(SYMBOLS[(bits << (5 - held) & 31) as usize]));
+    if held > 0 {
+        text.push(char::from(SYMBOLS[(bits << (5 - held) & 31) as usize]));
+    }
     text
 }
 

@@ -172,6 +172,15 @@ pub struct FeedArgs {
     pub output: Output,
 }
 
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// There is one.
+    On,
+    /// There is none.
+    Off,
+}
+
 /// What to do with which feed.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FeedAction {
@@ -186,6 +195,13 @@ pub enum FeedAction {
     Rotate {
         /// Which feed
         name: FeedName,
+    },
+    /// Give a feed a user and a password beside its key, or take them away
+    Auth {
+        /// Which feed
+        name: FeedName,
+        /// Whether it has them; on again changes nothing
+        switch: Switch,
     },
     /// Remove a feed and its key
     Remove {
@@ -236,6 +252,7 @@ mod tests {
             "firstmile feed add camera-2 --data d --output json",
             "firstmile feed --data d list",
             "firstmile feed rotate camera",
+            "firstmile feed auth camera on",
             "firstmile feed remove camera",
             "firstmile doctor --data d",
             "firstmile demo --seconds 3 --output json --log debug",

@@ -220,6 +220,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, P: Session> Connection<S, P> {
         });
     }
 
+    /// Hands what was read and left over to the session once more.
+    ///
+    /// # Errors
+    ///
+    /// If the peer's bytes make no sense.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        Ok(self.session.handle_input(&mut self.input)?)
+    }
+
     /// The session's next event; `None` once the peer has closed. Cancel safe.
     ///
     /// # Errors

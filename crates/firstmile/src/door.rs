@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hub::{Feed, Policy, Publisher};
+use rtmp::adobe::{Answer, Claim, Refusal};
 use rtmp::session::server::Event;
 use rtmp::session::{Intent, Rejection, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +22,7 @@ use crate::config::Limits;
 use crate::connection::{Connection, Error};
 use crate::guests::{Bounds, Guest, Guests};
 use crate::limit::{Hits, Limit};
+use crate::login::{self, Challenges};
 use crate::networks::{Networks, Session};
 use crate::seldom::Seldom;
 use crate::traces::{self, Traces};
@@ -41,6 +43,9 @@ pub trait Gate: Send + Sync + 'static {
         request: &Request,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Encoder, Rejection>> + Send;
+
+    /// Whether an answer proves the password of a user. May wait, as `publish` may.
+    fn login(&self, answer: &Answer) -> impl Future<Output = bool> + Send;
 
     /// Finds the feed that a player may have.
     fn play(&self, request: &Request, peer: SocketAddr) -> Result<Player, Rejection>;
@@ -95,6 +100,7 @@ pub struct Door<G> {
     guests: Arc<Guests>,
     networks: Arc<Networks>,
     traces: Option<Traces>,
+    challenges: Challenges,
     connections: AtomicU64,
     mistakes: Seldom,
 }
@@ -114,6 +120,7 @@ impl<G: Gate> Door<G> {
             guests: Guests::new(bounds),
             networks: Networks::new(limits),
             traces: None,
+            challenges: Challenges::new(Instant::now()),
             connections: AtomicU64::new(0),
             mistakes: Seldom::default(),
         }
@@ -255,7 +262,7 @@ impl<G: Gate> Door<G> {
     {
         let Visit { id, peer, opened, mut guest } = visit;
         let limits = self.limits.rtmp.session_limits();
-        let config = rtmp::session::server::Config { limits, ..Default::default() };
+        let config = rtmp::session::server::Config { limits, adobe: true, ..Default::default() };
         let mut session = rtmp::Server::new(config, rand::random());
         if self.traces.is_some() {
             session.start_trace(traces::BYTES);
@@ -295,13 +302,28 @@ impl<G: Gate> Door<G> {
         // While it lives, more is allowed to the network that this connection comes from.
         let mut _session = None;
         loop {
-            let request = guest.stay(self.request(connection, opened.take()));
+            let request = guest.stay(self.request(connection, opened));
             let Some(request) = shutdown.run_until_cancelled(request).await else {
                 return Ok("this node is stopping");
             };
-            let Some(request) = request.ok_or(Error::Dismissed)?? else {
-                return Ok("the client left");
+            let request = match request.ok_or(Error::Dismissed)?? {
+                Asked::For(request) => request,
+                Asked::Nothing => return Ok("the client left"),
+                Asked::ToConnect(claim) => {
+                    let answer = self.authenticate(connection, guest, claim);
+                    let Some(answer) = shutdown.run_until_cancelled(answer).await else {
+                        return Ok("this node is stopping");
+                    };
+                    match answer? {
+                        None => {
+                            opened = None;
+                            continue;
+                        }
+                        Some(reason) => return Ok(reason),
+                    }
+                }
             };
+            opened = None;
             match request.intent {
                 Intent::Publish => {
                     let answer = guest.stay(self.gate.publish(&request, connection.peer));
@@ -341,7 +363,43 @@ impl<G: Gate> Door<G> {
         }
     }
 
-    /// Reads until the client has said what it wants; `None` if it left.
+    /// Lets a user connect, or says why not; who was refused comes back on a new connection.
+    async fn authenticate<S: AsyncRead + AsyncWrite + Unpin + Send>(
+        &self,
+        connection: &mut Connection<S>,
+        guest: &Guest,
+        claim: Claim,
+    ) -> Result<Option<&'static str>, Error> {
+        let now = Instant::now();
+        let peer = connection.peer;
+        let session = &mut connection.session;
+        Ok(match claim {
+            Claim::User(user) => {
+                let (salt, challenge) = (login::salt(&user), self.challenges.issue(&user, now));
+                let (user, salt, challenge) = (&*user, &*salt, &*challenge);
+                session.refuse(&Refusal::NeedProof { user, salt, challenge });
+                Some("it was challenged to prove its password")
+            }
+            Claim::Answer(answer) => {
+                let login = guest.stay(self.gate.login(&answer)).await;
+                if login.ok_or(Error::Dismissed)? && self.challenges.redeem(&answer, now) {
+                    session.admit(answer.user);
+                    connection.resume()?;
+                    return Ok(None);
+                }
+                self.count_failure(peer, guest, None, "user or password is unknown or wrong")
+                    .await?;
+                session.refuse(&Refusal::Failed);
+                Some("refused")
+            }
+            _ => {
+                session.refuse(&Refusal::NeedUser);
+                Some("it was asked for its user")
+            }
+        })
+    }
+
+    /// Reads until the client has said what it wants.
     ///
     /// `opened` is when the connection was, for its first request: the deadline is absolute, so
     /// that a client which trickles in is cut like one which is mute.
@@ -349,15 +407,16 @@ impl<G: Gate> Door<G> {
         &self,
         connection: &mut Connection<S>,
         opened: Option<Instant>,
-    ) -> Result<Option<Request>, Error> {
+    ) -> Result<Asked, Error> {
         let limit = if opened.is_some() { self.limits.authorise } else { self.limits.read_timeout };
         let deadline = opened.unwrap_or_else(Instant::now) + limit;
         let request = async {
             loop {
                 match connection.event(self.limits.handshake).await? {
-                    Some(Event::Request(request)) => return Ok(Some(request)),
+                    Some(Event::Request(request)) => return Ok(Asked::For(request)),
+                    Some(Event::Authenticate(claim)) => return Ok(Asked::ToConnect(claim)),
                     Some(_) => {}
-                    None => return Ok(None),
+                    None => return Ok(Asked::Nothing),
                 }
             }
         };
@@ -365,6 +424,27 @@ impl<G: Gate> Door<G> {
             Ok(request) => request,
             Err(_) => Err(Error::Late(limit)),
         }
+    }
+
+    /// Takes note of a wrong key or password, and waits if there were too many.
+    async fn count_failure(
+        &self,
+        peer: SocketAddr,
+        guest: &Guest,
+        client: Option<&str>,
+        why: &'static str,
+    ) -> Result<(), Error> {
+        let address = peer.ip();
+        let Some(penalty) = self.networks.failed(address, Instant::now()) else {
+            warn!(client, "refused: {why}");
+            return Ok(());
+        };
+        self.hits.count(Limit::AuthFailures);
+        if penalty.is_new {
+            warn!(%address, "wrong keys again and again: answers to more are delayed");
+        }
+        debug!(client, "refused, later: {why}");
+        guest.stay(tokio::time::sleep(penalty.delay)).await.ok_or(Error::Dismissed)
     }
 
     fn session(&self, peer: SocketAddr) -> Session {
@@ -386,19 +466,8 @@ impl<G: Gate> Door<G> {
                 if let Err(rtmp::name::Error::TooLong) = request.target() {
                     self.hits.count(Limit::Names);
                 }
-                let address = connection.peer.ip();
-                match self.networks.failed(address, Instant::now()) {
-                    None => warn!(client, "refused: the key is unknown or wrong"),
-                    Some(penalty) => {
-                        self.hits.count(Limit::AuthFailures);
-                        if penalty.is_new {
-                            warn!(%address, "wrong keys again and again: answers to more are delayed");
-                        }
-                        debug!(client, "refused, later: the key is unknown or wrong");
-                        let pause = tokio::time::sleep(penalty.delay);
-                        guest.stay(pause).await.ok_or(Error::Dismissed)?;
-                    }
-                }
+                let why = "the key is unknown or wrong";
+                self.count_failure(connection.peer, guest, Some(&client), why).await?;
             }
             Rejection::Busy => {
                 self.hits.count(Limit::Takeovers);
@@ -414,6 +483,15 @@ impl<G: Gate> Door<G> {
         connection.session.reject(why);
         Ok("refused")
     }
+}
+
+/// What a client said.
+enum Asked {
+    For(Request),
+    /// As a user.
+    ToConnect(Claim),
+    /// It left.
+    Nothing,
 }
 
 /// The client's own name for itself, fit for a log.

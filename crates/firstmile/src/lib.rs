@@ -21,6 +21,7 @@ pub mod identity;
 pub mod ingest;
 pub mod join;
 pub mod limit;
+pub mod login;
 pub mod networks;
 pub mod platform;
 pub mod quic;

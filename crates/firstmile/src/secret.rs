@@ -278,6 +278,14 @@ impl StreamKey {
         format!("{}-{MASK}", self.name)
     }
 
+    /// The hashes of everything that may be a secret among what a client sent, in its order.
+    ///
+    /// The work depends on the request alone, not on what is known here.
+    pub fn hashes_in(request: &rtmp::session::Request) -> Vec<KeyHash> {
+        let secrets = request.keys().into_iter().filter_map(|key| Self::secret_of(&key));
+        secrets.map(|secret| secret.key_hash()).collect()
+    }
+
     /// The secret in whatever a client sent: what follows the last hyphen, or all of it.
     pub fn secret_of(text: &str) -> Option<Secret> {
         text.rsplit('-').next()?.trim().parse().ok()

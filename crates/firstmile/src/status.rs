@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::join::{JoinLink, host_port};
 use crate::limit::{Hits, Limit};
+use crate::login::Login;
 use crate::secret::{MASK, StreamKey};
 
 /// The answer of `GET /api/v1/status`.
@@ -90,6 +91,7 @@ impl Status {
         self.join_link = self.join_link.map(KeyText::mask);
         for feed in &mut self.feeds {
             feed.play_lan = feed.play_lan.take().map(KeyText::mask);
+            feed.auth = feed.auth.take().map(Auth::masked);
             let publish = std::mem::take(&mut feed.publish);
             feed.publish = publish.into_iter().map(Publish::masked).collect();
         }
@@ -122,6 +124,9 @@ pub struct FeedStatus {
     pub state: FeedState,
     /// What its encoder types, by place.
     pub publish: Vec<Publish>,
+    /// What an encoder with fields for user and password types, if that is switched on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// What a player on this machine opens.
     pub play: Option<String>,
     /// What a player on the LAN opens.
@@ -253,6 +258,39 @@ impl Publish {
     fn masked(self) -> Self {
         Self { key: self.key.mask(), url: self.url.mask(), ..self }
     }
+}
+
+/// What an encoder types that has fields for a user and a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Auth {
+    /// The encoder's field "Server" at the first place of `publish`; at the others it ends like this.
+    pub server: String,
+    /// Its field "User".
+    pub user: KeyText,
+    /// Its field "Password".
+    pub password: KeyText,
+}
+
+impl Auth {
+    /// The settings at the place whose `Publish` has this server.
+    pub fn new(server: &str, login: &Login) -> Self {
+        let name = login.user.rsplit_once('-').map_or("", |(name, _)| name);
+        Self {
+            server: auth_server(server),
+            user: KeyText::new(&login.user, format!("{name}-{MASK}")),
+            password: KeyText::new(login.password.expose(), MASK),
+        }
+    }
+
+    fn masked(self) -> Self {
+        Self { user: self.user.mask(), password: self.password.mask(), ..self }
+    }
+}
+
+/// `rtmp://HOST/auth` for `rtmp://HOST/live`.
+pub fn auth_server(server: &str) -> String {
+    let place = server.strip_suffix("/live").unwrap_or(server);
+    format!("{place}/{}", rtmp::adobe::APP)
 }
 
 /// `rtmp://HOST/live`; the standard port is left out.
@@ -423,6 +461,9 @@ pub struct FeedInfo {
     pub name: String,
     /// What its encoder types, by place.
     pub publish: Vec<Publish>,
+    /// What an encoder with fields for user and password types, if that is switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// What a player on this machine opens.
     pub play: Option<String>,
 }
@@ -456,21 +497,24 @@ mod tests {
             pin: crate::identity::PublicKey([1; 32]),
             invite: key.secret.clone(),
         };
+        let login = Login { user: "camera-7K2M9Q4X".into(), password: key.secret.clone() };
         let status = Status {
             join_link: Some(KeyText::link(&link)),
             feeds: vec![FeedStatus {
                 name: "camera".into(),
                 publish: vec![Publish::new("berlin", "relay.example", 1935, &key)],
                 play_lan: Some(KeyText::play_lan("10.0.0.2", 1935, "camera", key.secret.expose())),
+                auth: Some(Auth::new("rtmp://relay.example/live", &login)),
                 ..FeedStatus::default()
             }],
             ..Status::default()
         };
         let clear = serde_json::to_string(&status).unwrap();
-        assert_eq!(clear.matches(key.secret.expose()).count(), 4);
+        assert_eq!(clear.matches(key.secret.expose()).count(), 5);
         assert!(!format!("{status:?}").contains(key.secret.expose()));
         let masked = serde_json::to_string(&status.masked()).unwrap();
-        assert!(!masked.contains(key.secret.expose()));
+        assert!(!masked.contains(key.secret.expose()) && !masked.contains("7K2M9Q4X"));
+        assert!(masked.contains(r#""server":"rtmp://relay.example/auth","user":"camera-****""#));
         assert!(masked.contains("rtmp://relay.example/live/camera-****"));
         assert!(masked.contains("rtmp://10.0.0.2/live/camera?key=****"));
     }

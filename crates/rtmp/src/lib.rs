@@ -5,10 +5,11 @@
 //! socket, reads a clock or makes its own randomness.
 //!
 //! The layers below are public for tools and tests: [`handshake`] (RTMP 1.0 §5.2), [`chunk`]
-//! (§5.3), [`amf0`] and [`amf3`], [`metadata`] (`onMetaData`) and [`name`] (URLs and stream
-//! names). What a peer sends never panics, and costs memory only as its bytes arrive, within
+//! (§5.3), [`amf0`] and [`amf3`], [`metadata`] (`onMetaData`), [`name`] (URLs and stream names)
+//! and [`adobe`] (users with passwords). What a peer sends never panics, and costs memory only as its bytes arrive, within
 //! [`Limits`].
 
+pub mod adobe;
 pub mod amf0;
 pub mod amf3;
 pub mod capabilities;

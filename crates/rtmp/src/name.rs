@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+mod keys;
+
+pub use keys::keys;
+
 /// Bytes in a path; other servers end at 256.
 const MAX_PATH: usize = 255;
 
@@ -45,11 +49,15 @@ pub enum Error {
 /// `rtmp[s]://[user:pass@]HOST[:PORT]/APP/NAME[?query]`.
 ///
 /// The app is everything up to the last slash of the path, the name what follows it, query
-/// included. A user and password are passed over. Shown, it is the same URL without them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// included. Shown, it is the same URL without user and password; `Debug` masks what may be secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     /// Whether it is `rtmps`.
     pub secure: bool,
+    /// The user, percent-decoded; empty if there is none.
+    pub user: String,
+    /// The password, percent-decoded; empty if there is none.
+    pub password: String,
     /// Name or address, an IPv6 address without its brackets.
     pub host: String,
     /// 1935 unless given, 443 for `rtmps`.
@@ -92,6 +100,8 @@ impl FromStr for Url {
             Some(end) => rest.split_at(end),
             None => (rest, ""),
         };
+        let (login, authority) = split_login(authority);
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
         let (host, port) = split_authority(authority, Self::default_port(secure))?;
         let (path, query) = match path.find('?') {
             Some(at) => path.split_at(at),
@@ -101,11 +111,22 @@ impl FromStr for Url {
         let (app, name) = path.rsplit_once('/').unwrap_or((path, ""));
         Ok(Self {
             secure,
+            user: decode(user)?,
+            password: decode(password)?,
             host: host.to_owned(),
             port,
             app: app.trim_end_matches('/').to_owned(),
             name: format!("{name}{query}"),
         })
+    }
+}
+
+impl fmt::Debug for Url {
+    /// Leaves out the password, and the name, which is mostly a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let login = if self.user.is_empty() { "" } else { "***:***@" };
+        let scheme = if self.secure { "rtmps" } else { "rtmp" };
+        write!(f, "Url({scheme}://{login}{}:{}/***)", self.host, self.port)
     }
 }
 
@@ -130,9 +151,12 @@ pub(crate) fn split_scheme(text: &str) -> Result<(bool, &str), Error> {
     }
 }
 
-pub(crate) fn split_authority(authority: &str, default_port: u16) -> Result<(&str, u16), Error> {
-    // The password may hold an @ of its own.
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+/// `user:pass` and `host:port`. The password may hold an @ of its own.
+pub(crate) fn split_login(authority: &str) -> (&str, &str) {
+    authority.rsplit_once('@').unwrap_or(("", authority))
+}
+
+pub(crate) fn split_authority(host: &str, default_port: u16) -> Result<(&str, u16), Error> {
     let (host, port) = match host.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(Error::Host)?;
@@ -216,15 +240,6 @@ impl Target {
         Ok(Self { path, query })
     }
 
-    /// The stream key: the last segment of the path; if only an app is given, the parameter
-    /// `key`. Empty if there is neither.
-    pub fn key(&self) -> &str {
-        match self.path.rsplit_once('/') {
-            Some((_, key)) => key,
-            None => self.query("key").unwrap_or_default(),
-        }
-    }
-
     /// The first parameter of that name.
     pub fn query(&self, name: &str) -> Option<&str> {
         let mut found = self.query.iter().filter(|(key, _)| key == name);
@@ -266,7 +281,7 @@ fn parse_query(query: &str) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// Percent-decodes once; a percent sign without two digits stands for itself.
-fn decode(text: &str) -> Result<String, Error> {
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|&b| char::from(b).to_digit(16));
     let (bytes, mut decoded, mut at) = (text.as_bytes(), Vec::new(), 0);
     while let Some(&byte) = bytes.get(at) {
@@ -281,7 +296,11 @@ fn decode(text: &str) -> Result<String, Error> {
             }
         }
     }
-    let decoded = String::from_utf8(decoded).map_err(|_| Error::NotUtf8)?;
+    decoded
+}
+
+fn decode(text: &str) -> Result<String, Error> {
+    let decoded = String::from_utf8(percent_decode(text)).map_err(|_| Error::NotUtf8)?;
     match decoded.chars().any(char::is_control) {
         true => Err(Error::ControlCharacter),
         false => Ok(decoded),
@@ -329,17 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_key() {
-        let key = |app, name| Target::new(app, name).unwrap().key().to_owned();
-        assert_eq!(key("live", "camera-ABC?x=1"), "camera-ABC");
-        assert_eq!(key("live", "?key=camera-ABC"), "camera-ABC");
-        assert_eq!(key("live?key=camera-ABC", ""), "camera-ABC");
-        assert_eq!(key("live", "?key=a%2Fb/c"), "a/b/c");
-        assert_eq!(key("live", ""), "");
-        assert_eq!(key("live", "a%20b%"), "a b%");
-    }
-
-    #[test]
     fn refuses_names_that_are_none() {
         let long = "x".repeat(256);
         for (app, name, error) in [
@@ -370,6 +378,10 @@ mod tests {
         let parsed = url("rtmp://u:p@ss@[2001:db8::1]:1936/live/inst/key?x=a/b").unwrap();
         assert_eq!(parsed.host, "2001:db8::1");
         assert_eq!((parsed.port, parsed.secure), (1936, false));
+        assert_eq!((parsed.user.as_str(), parsed.password.as_str()), ("u", "p@ss"));
+        assert_eq!(format!("{parsed:?}"), "Url(rtmp://***:***@2001:db8::1:1936/***)");
+        assert_eq!(url("rtmp://a%40b:c%3Ad@h/live/key").unwrap().user, "a@b");
+        assert_eq!(url("rtmp://a%40b:c%3Ad@h/live/key").unwrap().password, "c:d");
         assert_eq!((parsed.app.as_str(), parsed.name.as_str()), ("live/inst", "key?x=a/b"));
         assert_eq!(parsed.to_string(), "rtmp://[2001:db8::1]:1936/live/inst/key?x=a/b");
         assert_eq!(parsed.tc_url(), "rtmp://[2001:db8::1]:1936/live/inst");

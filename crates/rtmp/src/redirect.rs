@@ -1,6 +1,6 @@
 //! Where a request to reconnect leads (Enhanced RTMP v2, "Reconnect Request").
 
-use crate::name::{Error, Url, split_authority, split_scheme};
+use crate::name::{Error, Url, split_authority, split_login, split_scheme};
 
 impl Url {
     /// The URL to go on at when the server asks to reconnect to `tc_url`: an absolute or relative
@@ -35,7 +35,7 @@ impl Url {
             Some(end) => rest.split_at(end),
             None => (rest, ""),
         };
-        let (host, port) = split_authority(authority, Self::default_port(secure))?;
+        let (host, port) = split_authority(split_login(authority).1, Self::default_port(secure))?;
         Self { secure, host: host.to_owned(), port, ..self.clone() }.with_app(&format!("/{app}"))
     }
 

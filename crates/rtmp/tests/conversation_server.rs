@@ -4,6 +4,7 @@ mod support;
 
 use bytes::{Buf, Bytes, BytesMut};
 use media::{Codec, Role, Tag, Track};
+use rtmp::adobe::{Claim, Refusal};
 use rtmp::amf0::{self, Value};
 use rtmp::capabilities::CapsEx;
 use rtmp::chunk::{Message, Phase, Reader};
@@ -550,4 +551,74 @@ fn counts_what_the_client_sends() {
     peer.send(&chunk(6, 0, 22, 1, &part.repeat(3)));
     assert_eq!(peer.session.messages() - messages, 5 + 3);
     assert_eq!(peer.session.commands() - commands, 1);
+}
+
+/// A client that finished the handshake with a server that knows users.
+fn stranger() -> Peer {
+    let mut peer = Peer::new();
+    let config = Config { adobe: true, ..Config::default() };
+    peer.session = Server::new(config, [7; 32]);
+    peer.send(&support::c0c1c2());
+    peer.take_output();
+    peer.output.clear();
+    peer
+}
+
+#[test]
+fn a_user_is_asked_before_anything_else_is_heard() {
+    let refused = |app: &str, why: &Refusal<'_>| {
+        let mut peer = stranger();
+        peer.send(&support::connect(app));
+        let Some(Event::Authenticate(claim)) = peer.session.poll_event() else {
+            panic!("nobody asks {app}")
+        };
+        assert_eq!(peer.messages(), [], "nothing is said before the answer");
+        peer.session.refuse(why);
+        let replies = peer.replies();
+        let [(0, values)] = &replies[..] else { panic!("{replies:?}") };
+        assert_eq!(values[..3], ["_error".into(), 1.0.into(), Value::Null]);
+        let text = |name| values[3].property(name).and_then(Value::as_str).unwrap().to_owned();
+        assert_eq!(text("code"), "NetConnection.Connect.Rejected");
+        assert_eq!(text("level"), "error");
+        // What it still says is not heard.
+        peer.send(&command(3, 0, "createStream", 2.0, &[Value::Null]));
+        assert_eq!(peer.replies(), []);
+        (claim, text("description"))
+    };
+    let (claim, text) = refused("auth", &Refusal::NeedUser);
+    assert_eq!(claim, Claim::Nothing);
+    assert_eq!(text, "[ AccessManager.Reject ] : [ code=403 need auth; authmod=adobe ] : ");
+    let proof = Refusal::NeedProof { user: "me", salt: "S", challenge: "C" };
+    let (claim, text) = refused("auth?authmod=adobe&user=me", &proof);
+    assert_eq!(claim, Claim::User("me".into()));
+    let expected = "[ AccessManager.Reject ] : [ authmod=adobe ] : \
+                    ?reason=needauth&user=me&salt=S&challenge=C&opaque=C";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_user_who_is_let_in_may_have_said_more_already() {
+    let mut peer = stranger();
+    let mut bytes = support::connect("live?authmod=adobe&user=me&challenge=1&response=2&opaque=3");
+    bytes.extend(command(3, 0, "createStream", 2.0, &[Value::Null]));
+    bytes.extend(command(3, 1, "publish", 3.0, &[Value::Null, "camera".into()]));
+    peer.send(&bytes);
+    assert!(matches!(
+        peer.session.poll_event(),
+        Some(Event::Authenticate(Claim::Answer(answer))) if answer.user == "me"
+    ));
+    assert_eq!(peer.session.poll_event(), None);
+    peer.session.admit("me".into());
+    peer.send(&[]);
+    let Some(Event::Request(request)) = peer.session.poll_event() else { panic!("no request") };
+    assert_eq!(request.user.as_deref(), Some("me"));
+    assert_eq!(peer.replies().len(), 2, "answers to connect and createStream");
+}
+
+#[test]
+fn users_are_a_name_like_any_other_to_a_server_without_them() {
+    let mut peer = Peer::new();
+    peer.send(&support::connect("auth?authmod=adobe&user=me"));
+    assert_eq!(peer.session.poll_event(), None);
+    assert_eq!(peer.replies().len(), 1);
 }

@@ -165,7 +165,7 @@ proptest! {
         if let Ok(target) = name::Target::new(&app, &name) {
             prop_assert!(target.path.len() <= 255);
             prop_assert!(!target.path.split('/').any(|segment| segment == ".."));
-            let _ = target.key();
+            let _ = target.query("key");
         }
         let _ = app.parse::<name::Url>();
         if let Ok(url) = format!("rtmp://{name}").parse::<name::Url>() {

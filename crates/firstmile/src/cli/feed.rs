@@ -7,13 +7,13 @@ use anyhow::anyhow;
 use hyper::Method;
 
 use super::client::Client;
-use super::{FeedAction, FeedArgs, Output};
+use super::{FeedAction, FeedArgs, Output, Switch};
 use crate::config::relay::RTMP_PORT;
 use crate::error::Hint;
 use crate::platform::{self, Role};
-use crate::status::{FeedInfo, Publish};
+use crate::status::{Auth, FeedInfo, Publish, auth_server};
 use crate::store::{DataDir, Feeds, Relays, StoredFeed};
-use crate::web::NewFeed;
+use crate::web::{NewFeed, SetAuth};
 
 /// Does it and returns what belongs on standard output.
 pub async fn run(args: &FeedArgs) -> anyhow::Result<String> {
@@ -48,6 +48,10 @@ async fn through(client: &Client, action: &FeedAction) -> anyhow::Result<Answer>
             let path = one(name) + "/rotate";
             Answer::One(client.call(Method::POST, &path, &nothing).await?)
         }
+        FeedAction::Auth { name, switch } => {
+            let body = SetAuth { on: *switch == Switch::On };
+            Answer::One(client.call(Method::PUT, &(one(name) + "/auth"), &body).await?)
+        }
         FeedAction::Remove { name } => {
             client.call::<()>(Method::DELETE, &one(name), &nothing).await?;
             Answer::Removed(name.to_string())
@@ -68,6 +72,9 @@ fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
         FeedAction::Add { name } => Answer::One(info(&feeds.add(name)?)),
         FeedAction::List => Answer::All(feeds.list().iter().map(info).collect()),
         FeedAction::Rotate { name } => Answer::One(info(&feeds.rotate(name)?)),
+        FeedAction::Auth { name, switch } => {
+            Answer::One(info(&feeds.set_auth(name, *switch == Switch::On)?))
+        }
         FeedAction::Remove { name } => {
             feeds.remove(name)?;
             Answer::Removed(name.to_string())
@@ -83,7 +90,8 @@ fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     let local = platform::outward_address().map_or("127.0.0.1".into(), |ip| ip.to_string());
     publish.push(at(Role::Studio.as_str(), &local));
     let play = Some(format!("rtmp://127.0.0.1:{RTMP_PORT}/live/{}", feed.name));
-    FeedInfo { name: feed.name.to_string(), publish, play }
+    let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
+    FeedInfo { name: feed.name.to_string(), publish, auth, play }
 }
 
 impl Answer {
@@ -123,6 +131,16 @@ pub fn describe(feeds: &[FeedInfo]) -> String {
             let _ = writeln!(text, "  Server       {}   ({})", publish.server, publish.relay);
             if let Some(server) = &publish.server_tls {
                 let _ = writeln!(text, "  with TLS     {server}   ({})", publish.relay);
+            }
+        }
+        if let Some(auth) = &feed.auth {
+            let _ = writeln!(text, "  or, with authentication:");
+            let _ = writeln!(text, "  User         {}", auth.user.expose());
+            let _ = writeln!(text, "  Password     {}", auth.password.expose());
+            let _ = writeln!(text, "  Stream key   {}   (or anything)", feed.name);
+            for publish in &feed.publish {
+                let server = auth_server(&publish.server);
+                let _ = writeln!(text, "  Server       {server}   ({})", publish.relay);
             }
         }
         if let Some(play) = &feed.play {
@@ -170,6 +188,15 @@ mod tests {
         assert_eq!(list["feeds"][0]["name"], "camera");
         assert_eq!(list["feeds"][1]["name"], "roof");
         assert_eq!(list["feeds"][1]["publish"][0]["server"], "rtmp://relay.example/live");
+        let on = feed(dir.path(), "auth roof on").await.unwrap();
+        assert!(on.contains("  User         roof-") && on.contains("  Password     "), "{on}");
+        assert!(
+            on.contains("  Server       rtmp://relay.example/auth   (relay.example)\n"),
+            "{on}"
+        );
+        assert!(on.starts_with(&rotated[..40]), "the key stays: {on}");
+        assert_eq!(feed(dir.path(), "list").await.unwrap().matches("Password").count(), 1);
+        assert_eq!(feed(dir.path(), "auth roof off").await.unwrap(), rotated);
         assert!(feed(dir.path(), "remove roof").await.unwrap().starts_with("Removed roof"));
         let error = feed(dir.path(), "remove roof").await.unwrap_err();
         let text = crate::error::describe(&error);

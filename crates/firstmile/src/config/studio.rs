@@ -53,6 +53,8 @@ pub struct Config {
 pub struct Play {
     /// Whether players on other machines may play, with the key.
     pub lan: bool,
+    /// Whether players on this machine need the key, too.
+    pub loopback_key: bool,
     /// Their key, instead of the one that the first start makes.
     pub key: Option<Token>,
     /// What a player gets that joins in the middle of a GOP.
@@ -68,7 +70,7 @@ impl Default for Play {
     fn default() -> Self {
         let max_delay = Duration::from_secs(2);
         let (join, multitrack) = (JoinPolicy::default(), Multitrack::default());
-        Self { lan: true, key: None, join, multitrack, max_delay }
+        Self { lan: true, loopback_key: false, key: None, join, multitrack, max_delay }
     }
 }
 
@@ -254,12 +256,12 @@ mod tests {
     #[test]
     fn play_settings() {
         let text = "[play]\njoin = \"smooth\"\nmax_delay = \"500ms\"\nlan = false\n\
-                    multitrack = \"always\"\n";
+                    multitrack = \"always\"\nloopback_key = true\n";
         let play = load(&[], text, "").unwrap().play;
         assert_eq!(play.join, JoinPolicy::Smooth);
         assert_eq!(play.max_delay, Duration::from_millis(500));
         assert_eq!(play.multitrack, Multitrack::Always);
-        assert!(!play.lan);
+        assert!(!play.lan && play.loopback_key);
         let error = load(&[], "[play]\njoin = \"quick\"\n", "").unwrap_err();
         assert!(error.to_string().contains("`fast`, `smooth`, `keyframe`"), "{error}");
     }

@@ -85,6 +85,9 @@ pub trait Feeds: Send + Sync {
         &self,
         list: Vec<backhaul::FeedKey>,
     ) -> (Vec<(String, Feed)>, Vec<backhaul::FeedProblem>);
+
+    /// Takes the studio's whole list of users; returns the feeds whose user was refused.
+    fn push_logins(&self, list: Vec<backhaul::Login>) -> Vec<backhaul::FeedProblem>;
 }
 
 /// What a feed's task is told.
@@ -163,6 +166,12 @@ pub async fn run(
                         tasks.entry(name).or_insert_with_key(|name| {
                             start_feed(link.clone(), name.clone(), feed, tell.clone(), senders.clone())
                         });
+                    }
+                }
+                Event::Message(Message::Logins(list)) => {
+                    for problem in feeds.push_logins(list) {
+                        debug!(feed = problem.name, reason = problem.text, "a user was not taken");
+                        control.session.send(&Message::FeedProblem(problem));
                     }
                 }
                 Event::Message(message) => {

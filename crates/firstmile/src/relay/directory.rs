@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use backhaul::{FeedKey, FeedProblem};
+use backhaul::{FeedKey, FeedProblem, Login};
+use rtmp::adobe::Verifier;
 
 use crate::identity::PublicKey;
+use crate::login::is_user;
 use crate::secret::{FeedName, KeyHash};
 
 /// How long the hashes of a studio that left are kept, so that its encoders stay.
@@ -30,6 +32,7 @@ impl fmt::Display for FeedId {
 pub(crate) struct Directory {
     studios: HashMap<PublicKey, Studio>,
     by_hash: HashMap<KeyHash, FeedId>,
+    by_user: HashMap<String, (FeedId, Verifier)>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,44 @@ impl Directory {
     /// The feed that a key's hash opens.
     pub(crate) fn find(&self, hash: &KeyHash) -> Option<FeedId> {
         self.by_hash.get(hash).cloned()
+    }
+
+    /// The feed that a user may publish, and what proves the password.
+    pub(crate) fn find_user(&self, user: &str) -> Option<&(FeedId, Verifier)> {
+        self.by_user.get(user)
+    }
+
+    /// Takes a studio's whole list of users, one for each of its feeds.
+    pub(crate) fn push_logins(&mut self, studio: PublicKey, list: Vec<Login>) -> Change {
+        let is_ours = |_: &String, (feed, _): &mut (FeedId, Verifier)| feed.studio == studio;
+        let before: HashMap<_, _> = self.by_user.extract_if(is_ours).collect();
+        let mut change = Change::default();
+        let mut taken = HashMap::new();
+        for Login { feed, user, verifier } in list {
+            let id = FeedId { studio, name: feed };
+            let has_feed =
+                self.studios.get(&studio).is_some_and(|known| known.feeds.contains_key(&id.name));
+            if !has_feed || taken.contains_key(&id) {
+                // Its feed was not taken, which was said.
+                continue;
+            }
+            let problem = if !is_user(&user) {
+                "its user is not allowed here"
+            } else if let Some((holder, _)) = self.by_user.get(&user) {
+                change.contested.push(holder.clone());
+                "its user is in use; rotate it"
+            } else {
+                taken.insert(id.clone(), (user.clone(), verifier));
+                self.by_user.insert(user, (id, verifier));
+                continue;
+            };
+            change.problems.push(FeedProblem { name: id.name, text: problem.to_owned() });
+        }
+        let gone = before.into_iter().filter(|(user, (feed, verifier))| {
+            taken.get(feed).is_none_or(|now| now != &(user.clone(), *verifier))
+        });
+        change.revoked = gone.map(|(_, (feed, _))| feed).collect();
+        change
     }
 
     /// Feeds of all studios.
@@ -97,6 +138,7 @@ impl Directory {
         }
         let gone = before.into_keys().filter(|name| !feeds.contains_key(name));
         change.removed = gone.map(|name| FeedId { studio, name }).collect();
+        self.by_user.retain(|_, (feed, _)| !change.removed.contains(feed));
         self.studios.insert(studio, Studio { feeds, left: None });
         change
     }
@@ -120,6 +162,7 @@ impl Directory {
                 removed.push(FeedId { studio: key, name });
             }
         }
+        self.by_user.retain(|_, (feed, _)| !removed.contains(feed));
         removed
     }
 }
@@ -163,6 +206,55 @@ mod tests {
         let names = vec![key("camera", 4), key("b", 5), key("c", 6)];
         assert_eq!(directory.push(B, names, 2).problems[0].name, "c");
         assert_eq!(directory.find(&KeyHash([4; 32])), Some(id(B, "camera")), "the same name");
+    }
+
+    fn login(feed: &str, user: &str, verifier: u8) -> Login {
+        Login { feed: feed.into(), user: user.into(), verifier: [verifier; 16] }
+    }
+
+    #[test]
+    fn users_come_and_go_with_their_feeds() {
+        let mut directory = Directory::default();
+        directory.push(A, vec![key("camera", 1), key("roof", 2)], 8);
+        let both = vec![login("camera", "camera-00000001", 1), login("roof", "roof-00000002", 2)];
+        assert_eq!(directory.push_logins(A, both.clone()), Change::default());
+        assert_eq!(directory.find_user("roof-00000002"), Some(&(id(A, "roof"), [2; 16])));
+        // The same list again ends nothing, another password does.
+        assert_eq!(directory.push_logins(A, both), Change::default());
+        let other = vec![login("camera", "camera-00000001", 3)];
+        let mut revoked = directory.push_logins(A, other).revoked;
+        revoked.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(revoked, [id(A, "camera"), id(A, "roof")]);
+        assert_eq!(directory.find_user("roof-00000002"), None);
+        directory.push(A, vec![key("roof", 2)], 8);
+        assert_eq!(directory.find_user("camera-00000001"), None, "its feed is gone");
+    }
+
+    #[test]
+    fn a_user_belongs_to_who_had_it_first_and_to_a_feed_of_his() {
+        let mut directory = Directory::default();
+        directory.push(A, vec![key("camera", 1)], 8);
+        directory.push(B, vec![key("camera", 2), key("roof", 3)], 8);
+        directory.push_logins(A, vec![login("camera", "camera-00000001", 1)]);
+        let list = vec![
+            login("camera", "camera-00000001", 2),
+            login("roof", "anything", 3),
+            login("none", "none-00000001", 4),
+        ];
+        let change = directory.push_logins(B, list);
+        assert_eq!(change.contested, [id(A, "camera")]);
+        let names: Vec<_> = change.problems.iter().map(|problem| &*problem.name).collect();
+        assert_eq!(names, ["camera", "roof"]);
+        assert_eq!(directory.find_user("camera-00000001").unwrap().0, id(A, "camera"));
+        assert_eq!(directory.find_user("none-00000001"), None);
+        // Two users of one feed: the first counts.
+        let two = vec![login("roof", "roof-00000001", 1), login("roof", "roof-00000002", 1)];
+        directory.push_logins(B, two);
+        assert_eq!(directory.find_user("roof-00000002"), None);
+        directory.leave(&B, Instant::now());
+        directory.sweep(Instant::now() + 2 * KEEP);
+        assert_eq!(directory.find_user("roof-00000001"), None);
+        assert!(directory.find_user("camera-00000001").is_some());
     }
 
     #[test]

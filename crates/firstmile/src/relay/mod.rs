@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use hub::{Feed, Hub, Publisher};
 use media::PublicationId;
+use rtmp::adobe::{Answer, Verifier};
 use rtmp::session::{Rejection, Request};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,9 +25,10 @@ use crate::error::Hint;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinLink;
 use crate::limit::Hits;
+use crate::login::OnAir;
 use crate::platform;
 use crate::quic::Listener;
-use crate::secret::{Secret, StreamKey, Token};
+use crate::secret::{KeyHash, Secret, StreamKey, Token};
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm, rtmp_server,
     rtmps_server,
@@ -75,6 +77,7 @@ pub struct Node {
     hub: Hub<FeedId>,
     hits: Arc<Hits>,
     directory: watch::Sender<Directory>,
+    by_password: OnAir<FeedId>,
     store: Mutex<Stored>,
     studios: Mutex<HashMap<PublicKey, Studio>>,
     door: OnceLock<Weak<Door<Self>>>,
@@ -136,6 +139,7 @@ impl Relay {
             hub,
             hits: Arc::default(),
             directory: watch::Sender::default(),
+            by_password: OnAir::default(),
             store: Mutex::new(store),
             studios: Mutex::default(),
             door: OnceLock::new(),
@@ -267,18 +271,24 @@ impl Node {
             studios.retain(|_, studio| studio.link.is_some());
         }
         drop(studios);
-        removed.iter().for_each(|feed| self.hub.remove(feed));
+        removed.iter().for_each(|feed| self.remove(feed));
     }
 
-    /// The feed of a key; a relay that has just started waits for the studio that knows it.
-    async fn find_key(&self, secret: &Secret) -> Option<FeedId> {
-        let hash = secret.key_hash();
+    /// Forgets a feed and closes its encoder.
+    fn remove(&self, feed: &FeedId) {
+        self.hub.remove(feed);
+        self.by_password.forget(feed);
+    }
+
+    /// What is in the directory; a relay that has just started waits for the studio that knows it.
+    async fn find<T>(&self, look: impl Fn(&Directory) -> Option<T>) -> Option<T> {
         let mut directory = self.directory.subscribe();
         let grace = self.started + START_GRACE;
         let found = tokio::time::timeout_at(grace.into(), async {
             loop {
-                if let Some(feed) = directory.borrow_and_update().find(&hash) {
-                    return Some(feed);
+                let found = look(&directory.borrow_and_update());
+                if found.is_some() {
+                    return found;
                 }
                 directory.changed().await.ok()?;
             }
@@ -297,17 +307,46 @@ impl Node {
     }
 }
 
+/// The feed of the first key that opens one; all are looked up, whatever comes of it.
+fn find_key(directory: &Directory, hashes: &[KeyHash]) -> Option<FeedId> {
+    hashes.iter().fold(None, |found, hash| {
+        let next = directory.find(hash);
+        found.or(next)
+    })
+}
+
 impl Gate for Node {
     async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
-        let target = request.target().map_err(|_| Rejection::Denied)?;
-        let secret = StreamKey::secret_of(target.key()).ok_or(Rejection::Denied)?;
-        let id = self.find_key(&secret).await.ok_or(Rejection::Denied)?;
+        let hashes = StreamKey::hashes_in(request);
+        let look = |directory: &Directory| match &request.user {
+            Some(user) => directory.find_user(user).map(|(feed, _)| feed.clone()),
+            None => find_key(directory, &hashes),
+        };
+        let id = match hashes.is_empty() && request.user.is_none() {
+            true => None,
+            false => self.find(look).await,
+        };
+        let id = id.ok_or(Rejection::Denied)?;
         let publisher = publish(&self.hub.feed(id.clone()), &id, peer)?;
+        if request.user.is_some() {
+            self.by_password.note(id.clone(), publisher.publication());
+        }
         // The key may have been revoked in between, before there was anything to cut.
-        if self.directory.borrow().find(&secret.key_hash()).as_ref() != Some(&id) {
+        if look(&self.directory.borrow()).as_ref() != Some(&id) {
             return Err(Rejection::Denied);
         }
         Ok(Encoder { publisher, feed: id.to_string() })
+    }
+
+    async fn login(&self, answer: &Answer) -> bool {
+        // A wrong password waits as an unknown user does, and costs the same.
+        let look = |directory: &Directory| {
+            let known = directory.find_user(&answer.user);
+            let verifier = known.map_or(Verifier::default(), |(_, verifier)| *verifier);
+            let is_right = answer.matches(&verifier);
+            (is_right && known.is_some()).then_some(())
+        };
+        self.find(look).await.is_some()
     }
 
     fn play(&self, _: &Request, _: SocketAddr) -> Result<Player, Rejection> {
@@ -385,6 +424,10 @@ impl web::Node for Node {
     }
 
     fn rotate_feed(&self, _: &str) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn set_auth(&self, _: &str, _: bool) -> Result<FeedInfo, ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
-use backhaul::{Event, FeedKey, FeedProblem, Hello, Message, Refusal, Session, VERSION, Welcome};
+use backhaul::{
+    Event, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Session, VERSION, Welcome,
+};
 use hub::{Cut, Feed};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -144,9 +146,9 @@ impl Node {
         self.left(&link, &hello, &reason);
     }
 
-    /// Tells the studio whose key another one claims.
-    fn warn_holder(&self, feed: FeedId) {
-        let text = "another studio claims the same key: rotate it".to_owned();
+    /// Tells the studio whose key or user another one claims.
+    fn warn_holder(&self, feed: FeedId, text: &str) {
+        let text = text.to_owned();
         let studios = self.lock_studios();
         if let Some(tell) = studios.get(&feed.studio).and_then(|studio| studio.tell.as_ref()) {
             // One that is slow to listen hears of it at the next claim.
@@ -308,13 +310,29 @@ impl egress::Feeds for PeerFeeds<'_> {
             node.hub.feed(feed.clone()).cut(Cut::Revoked, now);
         }
         for feed in &change.removed {
-            node.hub.remove(feed);
+            node.remove(feed);
         }
         for feed in change.contested {
-            node.warn_holder(feed);
+            node.warn_holder(feed, "another studio claims the same key: rotate it");
         }
         let feeds = change.current.into_iter().map(|id| (id.name.clone(), node.hub.feed(id)));
         (feeds.collect(), change.problems)
+    }
+
+    fn push_logins(&self, list: Vec<Login>) -> Vec<FeedProblem> {
+        let node = self.node;
+        let mut change = directory::Change::default();
+        node.directory.send_modify(|directory| {
+            change = directory.push_logins(self.studio, list);
+        });
+        let now = Instant::now();
+        for feed in &change.revoked {
+            node.by_password.cut(feed, &node.hub.feed(feed.clone()), now);
+        }
+        for feed in change.contested {
+            node.warn_holder(feed, "another studio claims the same user: rotate it");
+        }
+        change.problems
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{DataDir, StoreError, unix_seconds};
+use crate::login::Login;
 use crate::secret::{FeedName, Secret, StreamKey};
 
 const FILE: &str = "feeds.toml";
@@ -25,11 +26,15 @@ pub struct StoredFeed {
     pub secret: Secret,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// Its user and password, if its owner wants them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Login>,
 }
 
 impl StoredFeed {
     fn new(name: FeedName) -> Self {
-        Self { name, secret: Secret::random(), created: unix_seconds(SystemTime::now()) }
+        let created = unix_seconds(SystemTime::now());
+        Self { name, secret: Secret::random(), created, auth: None }
     }
 
     /// What its encoder types.
@@ -92,12 +97,25 @@ impl Feeds {
         Ok(feed)
     }
 
-    /// Gives a feed a new secret; the old one is worth nothing from then on.
+    /// Gives a feed a new secret, and a new user and password if it has them; the old ones are
+    /// worth nothing from then on.
     pub fn rotate(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
         let at = self.position(name)?;
         let mut feeds = self.feeds.clone();
         feeds[at].secret = Secret::random();
+        feeds[at].auth = feeds[at].auth.as_ref().map(|_| Login::random(name));
         self.save(feeds)?;
+        Ok(self.feeds[at].clone())
+    }
+
+    /// Gives a feed a user and a password, or takes them away. A feed that has them keeps them.
+    pub fn set_auth(&mut self, name: &FeedName, on: bool) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        if self.feeds[at].auth.is_some() != on {
+            let mut feeds = self.feeds.clone();
+            feeds[at].auth = on.then(|| Login::random(name));
+            self.save(feeds)?;
+        }
         Ok(self.feeds[at].clone())
     }
 
@@ -185,6 +203,26 @@ mod tests {
         let rotated = feeds.rotate(&name).unwrap();
         assert_ne!(added.secret, rotated.secret);
         assert_eq!(Feeds::load(&data).unwrap().find("roof-2"), Some(&rotated));
+    }
+
+    #[test]
+    fn a_password_comes_changes_and_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let camera: FeedName = "camera".parse().unwrap();
+        let before = feeds.list()[0].clone();
+        assert_eq!(before.auth, None);
+        let on = feeds.set_auth(&camera, true).unwrap();
+        assert_eq!(on.secret, before.secret, "the stream key stays");
+        assert_ne!(on.auth.as_ref().unwrap().password, on.secret);
+        assert_eq!(feeds.set_auth(&camera, true).unwrap(), on, "again changes nothing");
+        assert_eq!(Feeds::load(&data).unwrap().list(), std::slice::from_ref(&on));
+        let rotated = feeds.rotate(&camera).unwrap().auth.unwrap();
+        let first = on.auth.unwrap();
+        assert!(rotated.user != first.user && rotated.password != first.password);
+        assert_eq!(feeds.set_auth(&camera, false).unwrap().auth, None);
+        assert_eq!(feeds.rotate(&camera).unwrap().auth, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use backhaul::{FeedKey, Hello};
 use hub::{Cut, Feed, Hub, Policy};
+use rtmp::adobe::{Answer, Verifier};
 use rtmp::session::{Rejection, Request};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,14 +20,16 @@ use crate::config::studio::{Config, JoinPolicy};
 use crate::door::{Door, Encoder, Gate, Player, Secure};
 use crate::egress::takes::Takes;
 use crate::identity::Identity;
+use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
 use crate::limit::Hits;
+use crate::login::OnAir;
 use crate::platform;
 use crate::quic::Dialer;
 use crate::relay::{certificate, listen, publish, serve_rtmps};
-use crate::secret::{FeedName, StreamKey, Token};
+use crate::secret::{FeedName, KeyHash, StreamKey, Token};
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Publish, Status, feed_alarm,
+    Addresses, Auth, FeedInfo, FeedStatus, KeyText, LimitStatus, Publish, Status, feed_alarm,
 };
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
 use crate::tls::{self, Certificate};
@@ -66,7 +69,8 @@ pub struct Node {
     hub: Hub<String>,
     hits: Arc<Hits>,
     store: Mutex<Stored>,
-    keys: watch::Sender<Arc<Vec<FeedKey>>>,
+    by_password: OnAir<String>,
+    list: watch::Sender<Arc<FeedList>>,
     uplinks: Vec<Arc<Uplink>>,
     door: OnceLock<Weak<Door<Self>>>,
 }
@@ -116,7 +120,8 @@ impl Studio {
             play_key,
             hub: Hub::new(config.ring.hub_limits()),
             hits: Arc::default(),
-            keys: watch::Sender::new(Arc::new(hashes(feeds.list()))),
+            by_password: OnAir::default(),
+            list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
             uplinks: uplinks.collect(),
             store: Mutex::new(Stored { feeds, relays }),
             door: OnceLock::new(),
@@ -296,24 +301,46 @@ impl Node {
     }
 
     fn info(&self, feed: &StoredFeed) -> FeedInfo {
+        let publish = self.publish(&feed.key());
         FeedInfo {
             name: feed.name.to_string(),
-            publish: self.publish(&feed.key()),
+            auth: self.auth(feed, &publish),
+            publish,
             play: Some(self.play_url(feed.name.as_str())),
         }
     }
 
-    /// The feed that a key opens here.
-    fn find_key(&self, text: &str) -> Option<String> {
-        let hash = StreamKey::secret_of(text)?.key_hash();
+    /// The feed of the first key that opens one here; all are compared with all, whatever comes
+    /// of it.
+    fn find_key(&self, hashes: &[KeyHash]) -> Option<String> {
         let store = self.lock();
-        let feed = store.feeds.list().iter().find(|feed| feed.secret.key_hash().matches(&hash))?;
-        Some(feed.name.to_string())
+        let mut found: Option<(usize, &StoredFeed)> = None;
+        for feed in store.feeds.list() {
+            let own = feed.secret.key_hash();
+            for (at, hash) in hashes.iter().enumerate() {
+                if own.matches(hash) && found.is_none_or(|(before, _)| at < before) {
+                    found = Some((at, feed));
+                }
+            }
+        }
+        found.map(|(_, feed)| feed.name.to_string())
+    }
+
+    /// The feed that a user may publish, and what proves the password.
+    fn find_user(&self, user: &str) -> Option<(String, Verifier)> {
+        let list = self.list.borrow();
+        let login = list.logins.iter().find(|login| login.user == user)?;
+        Some((login.feed.clone(), login.verifier))
+    }
+
+    /// What user and password an encoder types, if the feed has them.
+    fn auth(&self, feed: &StoredFeed, publish: &[Publish]) -> Option<Auth> {
+        Some(Auth::new(&publish.first()?.server, feed.auth.as_ref()?))
     }
 
     /// Tells every relay of the feeds as they are now.
     fn push_keys(&self, store: &Stored) {
-        self.keys.send_replace(Arc::new(hashes(store.feeds.list())));
+        self.list.send_replace(Arc::new(for_relays(store.feeds.list())));
     }
 
     fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
@@ -321,6 +348,7 @@ impl Node {
         let snapshot = self.hub.snapshot(&name.to_owned(), now);
         let mut status = FeedStatus::of(name, &snapshot);
         status.publish = self.publish(&feed.key());
+        status.auth = self.auth(feed, &status.publish);
         status.play = Some(self.play_url(name));
         if self.config.play.lan && !self.rtmp.ip().to_canonical().is_loopback() {
             let (host, key) = (self.lan_host(), self.play_key.expose());
@@ -339,31 +367,56 @@ impl Node {
     }
 }
 
-fn hashes(feeds: &[StoredFeed]) -> Vec<FeedKey> {
+fn for_relays(feeds: &[StoredFeed]) -> FeedList {
     let key =
         |feed: &StoredFeed| FeedKey { name: feed.name.to_string(), hash: feed.secret.key_hash().0 };
-    feeds.iter().map(key).collect()
+    let login = |feed: &StoredFeed| {
+        let login = feed.auth.as_ref()?;
+        let (feed, user) = (feed.name.to_string(), login.user.clone());
+        Some(backhaul::Login { feed, user, verifier: login.verifier() })
+    };
+    FeedList {
+        keys: feeds.iter().map(key).collect(),
+        logins: feeds.iter().filter_map(login).collect(),
+    }
 }
 
 impl Gate for Node {
     async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
-        let target = request.target().map_err(|_| Rejection::Denied)?;
-        let feed = self.find_key(target.key()).ok_or(Rejection::Denied)?;
+        let hashes = StreamKey::hashes_in(request);
+        let look = || match &request.user {
+            Some(user) => self.find_user(user).map(|(feed, _)| feed),
+            None => self.find_key(&hashes),
+        };
+        let feed = look().ok_or(Rejection::Denied)?;
         let publisher = publish(&self.hub.feed(feed.clone()), &feed, peer)?;
+        if request.user.is_some() {
+            self.by_password.note(feed.clone(), publisher.publication());
+        }
         // The key may have been revoked in between, before there was anything to cut.
-        if self.find_key(target.key()).as_ref() != Some(&feed) {
+        if look().as_ref() != Some(&feed) {
             return Err(Rejection::Denied);
         }
         Ok(Encoder { publisher, feed })
     }
 
+    async fn login(&self, answer: &Answer) -> bool {
+        let known = self.find_user(&answer.user);
+        // An unknown user costs what a wrong password costs.
+        let verifier = known.as_ref().map_or(Verifier::default(), |(_, verifier)| *verifier);
+        answer.matches(&verifier) && known.is_some()
+    }
+
     fn play(&self, request: &Request, peer: SocketAddr) -> Result<Player, Rejection> {
         let target = request.target().map_err(|_| Rejection::NotFound)?;
-        if !peer.ip().is_loopback() {
-            let key = target.query("key").unwrap_or_default();
-            if !self.config.play.lan || !self.play_key.matches(key) {
-                return Err(Rejection::Denied);
-            }
+        let is_here = peer.ip().is_loopback();
+        let needs_key = !is_here || self.config.play.loopback_key;
+        let keys = request.keys();
+        let has_key = keys.iter().fold(false, |has, key| self.play_key.matches(key) | has);
+        let is_allowed = is_here || self.config.play.lan;
+        // Who came as a user came to publish.
+        if !is_allowed || needs_key && !has_key || request.user.is_some() {
+            return Err(Rejection::Denied);
         }
         let name = target.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
         if self.lock().feeds.find(&name).is_none() {
@@ -387,8 +440,8 @@ impl crate::ingest::backhaul::Feeds for Node {
         Some(self.hub.feed(name.to_owned()))
     }
 
-    fn keys(&self) -> watch::Receiver<Arc<Vec<FeedKey>>> {
-        self.keys.subscribe()
+    fn list(&self) -> watch::Receiver<Arc<FeedList>> {
+        self.list.subscribe()
     }
 
     fn refused(&self, _: &str, _: &str) {
@@ -476,6 +529,21 @@ impl web::Node for Node {
         Ok(self.info(&feed))
     }
 
+    fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_auth(&name, on)?;
+        self.push_keys(&store);
+        drop(store);
+        if !on {
+            // Who came with the password goes with it, here and at every relay.
+            let feed = name.to_string();
+            self.by_password.cut(&feed, &self.hub.feed(feed.clone()), Instant::now());
+        }
+        info!(feed = %name, on, "user and password were switched");
+        Ok(self.info(&feed))
+    }
+
     fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
         let name: FeedName = name.parse()?;
         let mut store = self.lock();
@@ -483,6 +551,7 @@ impl web::Node for Node {
         self.push_keys(&store);
         drop(store);
         self.hub.remove(&name.to_string());
+        self.by_password.forget(&name.to_string());
         info!(feed = %name, "removed");
         Ok(())
     }

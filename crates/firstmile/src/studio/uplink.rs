@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::egress::backhaul::Control;
-use crate::ingest::backhaul::{Feeds, Inbox};
+use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
 use crate::quic::{self, Dialer, Link};
 use crate::status::{LinkState, LinkStatus};
@@ -300,8 +300,8 @@ impl Feeds for RelayFeeds<'_> {
         self.studio.feed(name)
     }
 
-    fn keys(&self) -> watch::Receiver<Arc<Vec<backhaul::FeedKey>>> {
-        self.studio.keys()
+    fn list(&self) -> watch::Receiver<Arc<FeedList>> {
+        self.studio.list()
     }
 
     fn refused(&self, name: &str, why: &str) {

@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/feeds", get(feeds).post(add_feed))
         .route("/api/v1/feeds/{name}", delete(remove_feed))
         .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
+        .route("/api/v1/feeds/{name}/auth", put(set_auth))
         .route("/api/v1/invites", post(create_invite))
         .fallback(async || {
             ApiError::not_found("there is nothing here", "the API is /api/v1/status")
@@ -92,6 +93,19 @@ async fn rotate_feed(
     Path(name): Path<String>,
 ) -> Result<Json<FeedInfo>, ApiError> {
     with_node(context, &headers, move |node| node.rotate_feed(&name)).await.map(Json)
+}
+
+async fn set_auth(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let SetAuth { on } = json(body)?;
+        node.set_auth(&name, on)
+    });
+    set.await.map(Json)
 }
 
 async fn remove_feed(
@@ -151,6 +165,14 @@ fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
 pub struct NewFeed {
     /// The feed's name.
     pub name: String,
+}
+
+/// The body of `PUT /api/v1/feeds/NAME/auth`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAuth {
+    /// Whether the feed has a user and a password.
+    pub on: bool,
 }
 
 /// The body of `POST /api/v1/invites`.

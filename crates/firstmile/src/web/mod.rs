@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer};
+pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth};
 pub use auth::AllowedHosts;
 
 use crate::secret::Token;
@@ -55,6 +55,8 @@ pub trait Node: Send + Sync + 'static {
     fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
     /// Gives a feed a new key and closes what came with the old one.
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
+    /// Gives a feed a user and a password, or takes them away and closes what came with them.
+    fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError>;
     /// Forgets a feed and closes its encoder and players.
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
     /// Makes a join link for `uses` studios (`None`: any number).

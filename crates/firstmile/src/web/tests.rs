@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::secret::{FeedName, StreamKey};
-use crate::status::{FeedState, FeedStatus, KeyText, Publish};
+use crate::status::{Auth, FeedState, FeedStatus, KeyText, Publish};
 use crate::store::{DataDir, Feeds, StoredFeed};
 
 /// A studio that has feeds and nothing else.
@@ -29,7 +29,9 @@ fn publish(key: &StreamKey) -> Vec<Publish> {
 }
 
 fn info(feed: &StoredFeed) -> FeedInfo {
-    FeedInfo { name: feed.name.to_string(), publish: publish(&feed.key()), play: None }
+    let publish = publish(&feed.key());
+    let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
+    FeedInfo { name: feed.name.to_string(), publish, auth, play: None }
 }
 
 impl Node for FakeNode {
@@ -58,6 +60,11 @@ impl Node for FakeNode {
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
         Ok(info(&self.feeds.lock().unwrap().rotate(&name)?))
+    }
+
+    fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_auth(&name, on)?))
     }
 
     fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
@@ -170,6 +177,7 @@ async fn what_changes_something_needs_the_token() {
         ("GET", "/api/v1/feeds"),
         ("POST", "/api/v1/feeds"),
         ("POST", "/api/v1/feeds/camera/rotate"),
+        ("PUT", "/api/v1/feeds/camera/auth"),
         ("DELETE", "/api/v1/feeds/camera"),
         ("POST", "/api/v1/invites"),
     ] {
@@ -179,6 +187,23 @@ async fn what_changes_something_needs_the_token() {
         assert_eq!(answer.json()["error"], "this needs the token");
     }
     assert_eq!(Feeds::load(&node.data).unwrap().list().len(), 1);
+}
+
+#[tokio::test]
+async fn a_password_is_switched_on_and_off() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera/auth";
+    let answer = node.call("PUT", path, r#"{"on":true}"#).await;
+    assert_eq!(answer.status, 200);
+    let auth = &answer.json()["auth"];
+    assert_eq!(auth["server"], "rtmp://relay.example/auth");
+    assert!(auth["user"].as_str().unwrap().starts_with("camera-"));
+    assert_eq!(auth["password"].as_str().unwrap().len(), 26);
+    assert_eq!(&node.call("GET", "/api/v1/feeds", "").await.json()[0]["auth"], auth);
+    let answer = node.call("PUT", path, r#"{"on":false}"#).await;
+    assert!(answer.json().get("auth").is_none(), "{}", answer.text);
+    assert_eq!(node.call("PUT", path, "{}").await.status, 400);
+    assert_eq!(node.call("PUT", "/api/v1/feeds/none/auth", r#"{"on":true}"#).await.status, 404);
 }
 
 #[tokio::test]

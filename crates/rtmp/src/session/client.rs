@@ -31,6 +31,8 @@ pub struct Config {
     /// What it announces of Enhanced RTMP. Tags come as they are sent, so it takes every codec
     /// and form, unless its user does not. Add [`CapsEx::RECONNECT`] to be asked to reconnect.
     pub capabilities: Capabilities,
+    /// What proves the user, from [`crate::adobe::reply`]; empty on the first connection.
+    pub authentication: String,
 }
 
 impl Config {
@@ -45,6 +47,7 @@ impl Config {
             capabilities: Capabilities::forwarder(
                 CapsEx::MULTITRACK.and(CapsEx::MOD_EX).and(CapsEx::NANO_OFFSET),
             ),
+            authentication: String::new(),
         }
     }
 }
@@ -214,10 +217,14 @@ impl Client {
         let chunk_size = self.config.chunk_size;
         self.link.writer.set_chunk_size(chunk_size, &mut self.link.send);
         let url = &self.config.url;
+        let query = match self.config.authentication.as_str() {
+            "" => String::new(),
+            query => format!("?{query}"),
+        };
         let mut object = vec![
-            ("app".to_owned(), url.app.as_str().into()),
+            ("app".to_owned(), Value::String(format!("{}{query}", url.app))),
             ("flashVer".to_owned(), self.config.flash_ver.as_str().into()),
-            ("tcUrl".to_owned(), Value::String(url.tc_url())),
+            ("tcUrl".to_owned(), Value::String(url.tc_url() + &query)),
         ];
         match self.config.intent {
             Intent::Publish => object.push(("type".to_owned(), "nonprivate".into())),

@@ -1,5 +1,6 @@
 use super::link::Link;
 use super::{Intent, Request};
+use crate::adobe::Claim;
 use crate::amf0::Value;
 use crate::capabilities::{Capabilities, CapsEx};
 use crate::command::{Command, information};
@@ -19,6 +20,7 @@ pub(super) struct Connection {
     pub(super) capabilities: Capabilities,
     object_encoding: f64,
     transaction_id: f64,
+    pub(super) user: Option<String>,
 }
 
 impl Connection {
@@ -34,7 +36,13 @@ impl Connection {
             capabilities: Capabilities::parse(object),
             object_encoding: encoding.unwrap_or(0.0),
             transaction_id: command.transaction_id,
+            user: None,
         })
+    }
+
+    /// What it says of a user and a password, if it says or has to say anything.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        Claim::of(&self.app, &self.tc_url)
     }
 
     pub(super) fn request(&self, intent: Intent, name: String) -> Request {
@@ -46,7 +54,14 @@ impl Connection {
             flash_ver: self.flash_ver.clone(),
             page_url: self.page_url.clone(),
             capabilities: self.capabilities.clone(),
+            user: self.user.clone(),
         }
+    }
+
+    /// Refuses the connection, in words that a program may read.
+    pub(super) fn refuse(&self, description: &str, link: &mut Link) {
+        let status = information("error", "NetConnection.Connect.Rejected", description);
+        link.command(0, "_error", self.transaction_id, &[Value::Null, status]);
     }
 
     /// Sends what clients expect, in the order of RTMP 1.0 §7.2.1.1.

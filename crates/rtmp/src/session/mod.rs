@@ -42,6 +42,8 @@ pub struct Request {
     pub page_url: String,
     /// What it announced of Enhanced RTMP. Encoders and players that use it need not.
     pub capabilities: Capabilities,
+    /// The user whose password it proved when it connected, see [`crate::adobe`].
+    pub user: Option<String>,
 }
 
 impl Request {
@@ -52,6 +54,11 @@ impl Request {
     /// As for [`name::Target::new`].
     pub fn target(&self) -> Result<name::Target, name::Error> {
         name::Target::new(&self.app, &self.name)
+    }
+
+    /// Every text in the request that may be a key, see [`name::keys`].
+    pub fn keys(&self) -> Vec<String> {
+        name::keys(&self.app, &self.name, &self.tc_url)
     }
 }
 

@@ -9,6 +9,7 @@ use media::Tag;
 use super::connection::{Connection, text_of};
 use super::link::{Control, Link};
 use super::{Intent, Rejection, Request};
+use crate::adobe::{Claim, Refusal};
 use crate::amf0::{self, Value};
 use crate::capabilities::CapsEx;
 use crate::chunk::{Message, Phase};
@@ -26,11 +27,15 @@ pub struct Config {
     pub window: u32,
     /// What the client may make this end hold in memory.
     pub limits: Limits,
+    /// Whether users may prove who they are, and those who connect to
+    /// [`adobe::APP`](crate::adobe::APP) must.
+    pub adobe: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { chunk_size: 60_000, window: 2_500_000, limits: Limits::default() }
+        let limits = Limits::default();
+        Self { chunk_size: 60_000, window: 2_500_000, limits, adobe: false }
     }
 }
 
@@ -38,6 +43,9 @@ impl Default for Config {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
+    /// It connects as a user; answer with [`Server::admit`] or [`Server::refuse`], and then hand in
+    /// once more what [`Server::handle_input`] left.
+    Authenticate(Claim),
     /// It wants to publish or play; answer with [`Server::accept`] or [`Server::reject`].
     Request(Request),
     /// It sent a tag.
@@ -60,8 +68,9 @@ pub enum Event {
 ///
 /// ```text
 /// Handshake -> Connecting -> Idle -> Pending -> Publishing -> Idle ...
-///                                       |  \--> Playing ----> Idle ...
-///                                       \-----> Closed
+///               |      ^                |  \--> Playing ----> Idle ...
+///               v      |                \-----> Closed
+///             Authenticating -> Closed
 /// ```
 #[derive(Debug)]
 pub struct Server {
@@ -85,6 +94,8 @@ pub struct Server {
 enum Stage {
     /// Nothing is published or played.
     Idle,
+    /// It waits to hear whether it may connect.
+    Authenticating,
     /// A request waits for its answer; encoders may send before they have it.
     Pending {
         stream: Stream,
@@ -130,7 +141,8 @@ impl Server {
         }
     }
 
-    /// Consumes whole chunks from `input` and leaves an incomplete header in it.
+    /// Consumes whole chunks from `input` and leaves an incomplete header in it; after
+    /// [`Event::Authenticate`] everything that follows.
     ///
     /// # Errors
     ///
@@ -159,13 +171,15 @@ impl Server {
             }
             self.handshake = None;
         }
-        while !matches!(self.stage, Stage::Closed) {
+        while !matches!(self.stage, Stage::Closed | Stage::Authenticating) {
             let Some(message) = self.link.read(input)? else {
                 return Ok(());
             };
             self.handle_message(&message)?;
         }
-        input.clear();
+        if matches!(self.stage, Stage::Closed) {
+            input.clear();
+        }
         Ok(())
     }
 
@@ -211,6 +225,24 @@ impl Server {
     /// Commands among them; each may cost an answer.
     pub fn commands(&self) -> u64 {
         self.commands
+    }
+
+    /// Lets a client connect that has proved to be `user`.
+    pub fn admit(&mut self, user: String) {
+        if let (Stage::Authenticating, Some(connection)) = (&self.stage, &mut self.connection) {
+            connection.user = Some(user);
+            connection.answer(self.config.window, self.config.chunk_size, &mut self.link);
+            self.stage = Stage::Idle;
+        }
+    }
+
+    /// Does not let a client connect. The caller flushes the send queue and closes the socket; a
+    /// client that was challenged answers on a new connection.
+    pub fn refuse(&mut self, why: &Refusal<'_>) {
+        if let (Stage::Authenticating, Some(connection)) = (&self.stage, &self.connection) {
+            connection.refuse(&why.to_string(), &mut self.link);
+            self.stage = Stage::Closed;
+        }
     }
 
     /// Answers the pending request with yes; without one (the client may have withdrawn it)
@@ -442,6 +474,14 @@ impl Server {
             return Err(Error::Misbehaved("it connected twice"));
         }
         let connection = Connection::parse(command)?;
+        if self.config.adobe
+            && let Some(claim) = connection.claim()
+        {
+            self.connection = Some(connection);
+            self.stage = Stage::Authenticating;
+            self.events.push_back(Event::Authenticate(claim));
+            return Ok(());
+        }
         connection.answer(self.config.window, self.config.chunk_size, &mut self.link);
         self.connection = Some(connection);
         Ok(())
@@ -476,7 +516,7 @@ impl Server {
             Stage::Pending { stream, intent, .. } => Some((stream, *intent)),
             Stage::Publishing(stream) => Some((stream, Intent::Publish)),
             Stage::Playing(stream) => Some((stream, Intent::Play)),
-            Stage::Idle | Stage::Closed => None,
+            Stage::Idle | Stage::Authenticating | Stage::Closed => None,
         }
     }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use backhaul::{
-    Announce, Close, Ended, Event, FeedKey, Message, Received, Report, Skip, Subscribe, TagHeader,
+    Announce, Close, Ended, Event, FeedKey, Login, Message, Received, Report, Skip, Subscribe,
+    TagHeader,
 };
 use bytes::Bytes;
 use hub::Feed;
@@ -34,12 +35,21 @@ const MAX_PUBLICATIONS: usize = 256;
 /// Publications that were cut here and are remembered.
 const MAX_CLOSED: usize = 64;
 
+/// What a relay is told of the studio's feeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedList {
+    /// Their names and their keys' hashes.
+    pub keys: Vec<FeedKey>,
+    /// The users who may publish them with a password.
+    pub logins: Vec<Login>,
+}
+
 /// What a relay's feeds need of the studio.
 pub trait Feeds: Send + Sync {
     /// The feed of this name, if the studio has one.
     fn feed(&self, name: &str) -> Option<Feed>;
-    /// The names of the feeds and their keys' hashes, and how to wait for a change.
-    fn keys(&self) -> watch::Receiver<Arc<Vec<FeedKey>>>;
+    /// The feeds as they are, and how to wait for a change.
+    fn list(&self) -> watch::Receiver<Arc<FeedList>>;
     /// Takes note of a feed that the relay refused, or whose key is claimed there.
     fn refused(&self, name: &str, why: &str);
 }
@@ -81,8 +91,8 @@ impl Inbox {
         mut control: Control,
         feeds: &dyn Feeds,
     ) -> Result<()> {
-        let mut keys = feeds.keys();
-        keys.mark_changed();
+        let mut list = feeds.list();
+        list.mark_changed();
         let mut readers = JoinSet::new();
         let partial = Partial::default();
         let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
@@ -93,10 +103,11 @@ impl Inbox {
         loop {
             control.flush().await?;
             tokio::select! {
-                changed = keys.changed() => {
+                changed = list.changed() => {
                     changed?;
-                    let list = keys.borrow_and_update().as_ref().clone();
-                    control.session.send(&Message::Feeds(list));
+                    let FeedList { keys, logins } = list.borrow_and_update().as_ref().clone();
+                    control.session.send(&Message::Feeds(keys));
+                    control.session.send(&Message::Logins(logins));
                     if std::mem::take(&mut is_first) {
                         // After the feeds, so that the relay knows what is asked for.
                         for message in self.resume(feeds, &mut next_subscription) {
