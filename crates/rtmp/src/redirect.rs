@@ -36,7 +36,13 @@ impl Url {
             None => (rest, ""),
         };
         let (host, port) = split_authority(split_login(authority).1, Self::default_port(secure))?;
-        Self { secure, host: host.to_owned(), port, ..self.clone() }.with_app(&format!("/{app}"))
+        let mut url = Self { secure, host: host.to_owned(), port, ..self.clone() };
+        if url.host != self.host {
+            // A password is for the server that it was given for.
+            url.user.clear();
+            url.password.clear();
+        }
+        url.with_app(&format!("/{app}"))
     }
 
     /// The same server, with the app that a path leads to.
@@ -63,6 +69,17 @@ impl Url {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_stays_with_its_host() {
+        let from: Url = "rtmp://me:secret@a/live/key".parse().unwrap();
+        let password = |to| from.redirected(Some(to)).unwrap().password;
+        assert_eq!(
+            (password("/other"), password("rtmp://a:1936/live")),
+            ("secret".into(), "secret".into())
+        );
+        assert_eq!(password("rtmp://me:evil@b/live"), "");
+    }
 
     fn redirected(from: &str, to: &str) -> Result<String, Error> {
         let from: Url = from.parse().unwrap();
