@@ -107,7 +107,8 @@ impl FromStr for Url {
             Some(at) => path.split_at(at),
             None => (path, ""),
         };
-        let path = path.trim_matches('/');
+        let is_edge = |c: char| c == '/' || c.is_whitespace();
+        let path = path.trim_matches(is_edge);
         let (app, name) = path.rsplit_once('/').unwrap_or((path, ""));
         Ok(Self {
             secure,
@@ -115,7 +116,7 @@ impl FromStr for Url {
             password: decode(password)?,
             host: host.to_owned(),
             port,
-            app: app.trim_end_matches('/').to_owned(),
+            app: app.trim_end_matches(is_edge).to_owned(),
             name: format!("{name}{query}"),
         })
     }
@@ -386,6 +387,7 @@ mod tests {
         assert_eq!(parsed.to_string(), "rtmp://[2001:db8::1]:1936/live/inst/key?x=a/b");
         assert_eq!(parsed.tc_url(), "rtmp://[2001:db8::1]:1936/live/inst");
         assert_eq!(url("RTMPS://host/live/key").unwrap().port, 443);
+        assert_eq!(url(" rtmp://host/live /key / ").unwrap().to_string(), "rtmp://host/live/key");
         for text in ["rtmp://host/live/key", "rtmps://host:1/live", "rtmp://host/live?key=a"] {
             assert_eq!(url(text).unwrap().to_string(), text);
         }

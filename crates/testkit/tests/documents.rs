@@ -48,7 +48,10 @@ fn the_table_of_rtmp_names_tests_that_exist() {
         rows += usize::from(!named.is_empty());
         missing.extend(named.into_iter().filter(|name| !tests.contains(*name)));
     }
-    assert!(missing.is_empty(), "docs/rtmp-support.md names tests that are not there: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "docs/rtmp-support.md names tests that are not there: {missing:#?}"
+    );
     assert!(rows > 50, "only {rows} rows name a test: was the table's form changed?");
 }
 
