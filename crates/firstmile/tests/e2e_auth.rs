@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use rtmp::adobe;
@@ -14,11 +13,14 @@ use testkit::{Node, PATIENCE, Value, fixture};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
-/// Beyond the time for which a relay that was just started lets unknown users wait.
-const REFUSAL: Duration = Duration::from_secs(45);
-
+/// A relay that knows its studio's users, and soon refuses others.
 fn relay_and_studio() -> (Node, Node) {
-    let relay = Node::relay(FIRSTMILE).arg("--log").arg("trace").start().unwrap();
+    let relay = Node::relay(FIRSTMILE)
+        .config("start_grace = \"1s\"")
+        .arg("--log")
+        .arg("trace")
+        .start()
+        .unwrap();
     let studio =
         Node::studio(FIRSTMILE).join(relay.join_link()).arg("--log").arg("trace").start().unwrap();
     studio.wait_links(1);
@@ -59,7 +61,7 @@ fn assert_plays(studio: &Node) {
 
 #[track_caller]
 fn assert_refused(mut publisher: Publisher) {
-    let finished = publisher.wait(REFUSAL).unwrap();
+    let finished = publisher.wait(PATIENCE).unwrap();
     assert!(!finished.status.success(), "it was let in");
     let text = finished.stderr;
     // ffmpeg's words, and GStreamer's.

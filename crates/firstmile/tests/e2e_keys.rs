@@ -4,7 +4,6 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use clap::Parser;
@@ -14,15 +13,12 @@ use firstmile::door::Gate;
 use firstmile::studio::Studio;
 use rtmp::amf0::Value;
 use rtmp::session::{Rejection, Request, Server, server};
-use testkit::{Node, tempdir};
+use testkit::{Node, PATIENCE, tempdir};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// The handshake's answer: S0, S1 and S2, mostly random.
 const HANDSHAKE: usize = 1 + 2 * 1536;
-
-/// Beyond the time for which a relay that was just started lets unknown keys wait.
-const GRACE: Duration = Duration::from_secs(45);
 
 fn chunks(stream: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![3, 0, 0, 0];
@@ -60,7 +56,7 @@ fn conversation(verb: &str, app: &str, name: &str, tc_url: &str) -> Vec<u8> {
 fn ask(address: SocketAddr, verb: &str, app: &str, name: &str, tc_url: &str) -> Vec<u8> {
     let bytes = conversation(verb, app, name, tc_url);
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(GRACE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.write_all(&bytes).unwrap();
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     while !contains(&answer, ".Start") {
@@ -89,8 +85,9 @@ fn publish_all(address: SocketAddr, names: &[String]) -> Vec<Vec<u8>> {
     })
 }
 
+/// A relay that knows its studio's keys, and soon refuses others.
 fn relay_and_studio() -> (Node, Node) {
-    let relay = Node::relay(FIRSTMILE).start().unwrap();
+    let relay = Node::relay(FIRSTMILE).config("start_grace = \"1s\"").start().unwrap();
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     (relay, studio)

@@ -27,6 +27,7 @@ pub struct Launch {
     namespace: Option<String>,
     /// Option and value; a later one replaces an earlier one.
     addresses: Vec<(&'static str, String)>,
+    config: Option<String>,
     arguments: Vec<OsString>,
 }
 
@@ -39,6 +40,7 @@ impl Launch {
             data: None,
             namespace: None,
             addresses: addresses.iter().map(local).collect(),
+            config: None,
             arguments: Vec::new(),
         }
     }
@@ -86,6 +88,12 @@ impl Launch {
         self.address("--public-host", host.to_owned())
     }
 
+    /// Has these lines in its configuration file.
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config = Some(lines.to_owned());
+        self
+    }
+
     /// Joins the relay of this link.
     pub fn join(self, link: &str) -> Self {
         self.arg("--join").arg(link)
@@ -97,16 +105,21 @@ impl Launch {
         self
     }
 
-    /// The command as it would be started, with `data` as its data directory.
-    fn command(&self, data: &Path) -> Command {
+    /// The command as it would be started, with its files in `directory`.
+    fn command(&self, directory: &Path, data: &Path) -> Result<Command> {
         let mut command = process::command(&self.program, self.namespace.as_deref());
         hermetic(&mut command, data);
         command.arg(self.role).args(["--output", "json"]).arg("--data").arg(data);
         for (option, value) in &self.addresses {
             command.args([option, value.as_str()]);
         }
+        if let Some(lines) = &self.config {
+            let path = directory.join(format!("{}.toml", self.role));
+            fs::write(&path, lines)?;
+            command.arg("--config").arg(path);
+        }
         command.args(&self.arguments);
-        command
+        Ok(command)
     }
 
     /// Starts the node and waits until it is ready.
@@ -117,7 +130,7 @@ impl Launch {
     pub fn start(self) -> Result<Node> {
         let directory = tempfile::tempdir()?;
         let data = self.data.clone().unwrap_or_else(|| directory.path().join("data"));
-        let mut command = self.command(&data);
+        let mut command = self.command(directory.path(), &data)?;
         command.stdout(Stdio::piped());
         let log = directory.path().join("stderr");
         let mut process = Process::start(self.role, &mut command, &log)?;
@@ -161,7 +174,7 @@ impl Launch {
     pub fn run(self) -> Result<(Option<i32>, String, String)> {
         let directory = tempfile::tempdir()?;
         let data = self.data.clone().unwrap_or_else(|| directory.path().join("data"));
-        process::run(&mut self.command(&data), PATIENCE)
+        process::run(&mut self.command(directory.path(), &data)?, PATIENCE)
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::value::Listen;
+use super::value::{Listen, Span};
 use super::{
     ConfigError, Limits, Ring, Tls, TlsFiles, check_http, http_token, public_host, read_file,
+    within,
 };
 use crate::cli::RelayArgs;
 use crate::platform::{self, Role};
@@ -21,6 +23,11 @@ pub const RTMPS_PORT: u16 = 1936;
 
 /// Where both roles show the dashboard.
 pub const HTTP_PORT: u16 = 8935;
+
+/// How long after its start a relay lets encoders that it does not know wait for their studio.
+pub const START_GRACE: Duration = Duration::from_secs(30);
+/// And how long it may be told to: their connections are held meanwhile.
+const MAX_START_GRACE: Duration = Duration::from_secs(600);
 
 /// A relay's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct Config {
     pub public_host: Option<String>,
     /// Whether studios come in without an invite.
     pub open: bool,
+    /// How long after the start unknown keys and users wait for their studio.
+    pub start_grace: Duration,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
     /// What RTMPS and HTTPS show, instead of a certificate made at the start.
@@ -62,6 +71,7 @@ struct File {
     http_token: Option<Token>,
     public_host: Option<String>,
     open: bool,
+    start_grace: Option<Span>,
     trace_rtmp: bool,
     tls: Tls,
     limits: Limits,
@@ -86,12 +96,14 @@ impl Config {
             http_token: http_token("FIRSTMILE_RELAY_HTTP_TOKEN", file.http_token)?,
             public_host: public_host(args.public_host.clone().or(file.public_host))?,
             open: args.open || file.open,
+            start_grace: file.start_grace.map_or(START_GRACE, |span| span.0),
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
             limits: file.limits,
             ring: file.ring,
         };
         check_http(config.http, config.http_token.as_ref())?;
+        within("start_grace", config.start_grace, Duration::ZERO, MAX_START_GRACE)?;
         config.limits.check()?;
         config.ring.check()?;
         Ok(config)
@@ -233,6 +245,8 @@ mod tests {
         assert!(error.to_string().starts_with("relay.toml line 1: "), "{error}");
         let error = load(&["--public-host", "http://x"], "").unwrap_err();
         assert!(error.to_string().starts_with("public_host: write only a name"), "{error}");
+        let error = load(&[], "start_grace = \"11m\"").unwrap_err();
+        assert_eq!(error.to_string(), "start_grace: it must be from 0ms to 10m");
     }
 
     #[test]

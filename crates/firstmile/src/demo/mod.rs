@@ -48,6 +48,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         http_token: None,
         public_host: None,
         open: false,
+        start_grace: relay::START_GRACE,
         trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),

@@ -43,8 +43,6 @@ use studios::Studio;
 
 /// How long the link printed at the start admits studios.
 const START_INVITE: Duration = Duration::from_secs(24 * 3_600);
-/// How long after its start a relay lets encoders with unknown keys wait for their studio.
-const START_GRACE: Duration = Duration::from_secs(30);
 /// How often a free port is looked for that UDP and TCP both have.
 const PORT_ATTEMPTS: usize = 16;
 /// Studios that are shown in the status though they left.
@@ -283,7 +281,7 @@ impl Node {
     /// What is in the directory; a relay that has just started waits for the studio that knows it.
     async fn find<T>(&self, look: impl Fn(&Directory) -> Option<T>) -> Option<T> {
         let mut directory = self.directory.subscribe();
-        let grace = self.started + START_GRACE;
+        let grace = self.started + self.config.start_grace;
         let found = tokio::time::timeout_at(grace.into(), async {
             loop {
                 let found = look(&directory.borrow_and_update());
