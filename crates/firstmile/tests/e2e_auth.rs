@@ -1,15 +1,13 @@
 //! Users and passwords (`authmod=adobe`): real encoders at both doors of the real binary.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 
-use bytes::{Buf, BytesMut};
 use rtmp::adobe;
 use rtmp::session::Intent;
-use rtmp::session::client::{Client, Config, Event};
+use rtmp::session::client::{Config, Event};
 use testkit::client::{FfmpegPublish, Player, Publisher, gst_publish, rtmpdump_play};
-use testkit::{Node, PATIENCE, Value, fixture};
+use testkit::{Node, OwnClient, PATIENCE, Value, fixture};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -74,29 +72,9 @@ fn connect(door: SocketAddr, app: &str, query: &str) -> (Vec<u8>, Option<Event>)
     let mut config =
         Config::new(Intent::Publish, format!("rtmp://{door}/{app}/camera").parse().unwrap());
     config.authentication = query.to_owned();
-    let mut session = Client::new(config, [7; 32]);
-    let mut socket = TcpStream::connect(door).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let (mut answer, mut input, mut buffer) = (Vec::new(), BytesMut::new(), [0; 4096]);
-    loop {
-        let queue = session.send_queue();
-        let bytes = queue.copy_to_bytes(queue.remaining());
-        // It may have closed already.
-        let _ = socket.write_all(&bytes);
-        if let Some(event) = session.poll_event() {
-            return (answer.split_off(1 + 2 * 1536), Some(event));
-        }
-        match socket.read(&mut buffer) {
-            Ok(0) => return (answer, None),
-            Ok(count) => {
-                answer.extend(&buffer[..count]);
-                input.extend_from_slice(&buffer[..count]);
-                session.handle_input(&mut input).unwrap();
-            }
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return (answer, None),
-            Err(error) => panic!("no answer: {error}"),
-        }
-    }
+    let mut client = OwnClient::start(config).unwrap();
+    let event = client.event(PATIENCE).expect("an answer");
+    (client.received().to_vec(), event)
 }
 
 /// The description of a refusal.

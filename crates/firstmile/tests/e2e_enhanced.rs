@@ -1,31 +1,37 @@
 //! Enhanced RTMP v2 through the real binary: several tracks, what each player gets of them, and
 //! requests to reconnect. The clients are our own: they announce what no real one does yet.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use media::{Tag, Track};
 use rtmp::capabilities::{Capabilities, CapsEx};
+use rtmp::session::Intent;
 use rtmp::session::client::Event;
 use testkit::process::Signal;
-use testkit::session::Session;
-use testkit::{Node, PATIENCE, Value, tempdir, wait_until};
+use testkit::{Node, OwnClient, PATIENCE, Value, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// A studio with this under `[play]`. Whoever joins gets a GOP with its sound, so that it does not
 /// matter whether a player joined before it or after.
-fn studio(play: &str, directory: &Path) -> testkit::Launch {
-    let path = directory.join("studio.toml");
-    std::fs::write(&path, format!("[play]\njoin = \"smooth\"\n{play}\n")).unwrap();
-    Node::studio(FIRSTMILE).arg("--config").arg(path)
+fn studio(play: &str) -> testkit::Launch {
+    Node::studio(FIRSTMILE).config(&format!("[play]\njoin = \"smooth\"\n{play}\n"))
 }
 
-fn relay_and_studio(directory: &Path) -> (Node, Node) {
+fn relay_and_studio() -> (Node, Node) {
     let relay = Node::relay(FIRSTMILE).start().unwrap();
-    let studio = studio("", directory).join(relay.join_link()).start().unwrap();
+    let studio = studio("").join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     (relay, studio)
+}
+
+#[track_caller]
+fn publish(url: &str, capabilities: Capabilities) -> OwnClient {
+    OwnClient::announcing(url, Intent::Publish, capabilities)
+}
+
+#[track_caller]
+fn play(url: &str, capabilities: Capabilities) -> OwnClient {
+    OwnClient::announcing(url, Intent::Play, capabilities)
 }
 
 fn tag(track: Track, timestamp: i64, body: &[u8]) -> Tag {
@@ -90,7 +96,7 @@ fn plain_gop(start: i64) -> Vec<Tag> {
 /// Waits for as many tags of these kinds as expected, and compares their bodies, each kind by
 /// itself.
 #[track_caller]
-fn expect_of(tracks: &[Track], player: &mut Session, expected: &[Tag]) {
+fn expect_of(tracks: &[Track], player: &mut OwnClient, expected: &[Tag]) {
     let is_meant = |tag: &Tag| tracks.contains(&tag.track);
     let mut got = Vec::new();
     while got.len() < expected.iter().filter(|tag| is_meant(tag)).count() {
@@ -106,37 +112,36 @@ fn expect_of(tracks: &[Track], player: &mut Session, expected: &[Tag]) {
 }
 
 #[track_caller]
-fn expect(player: &mut Session, expected: &[Tag]) {
+fn expect(player: &mut OwnClient, expected: &[Tag]) {
     expect_of(&[VIDEO, AUDIO], player, expected);
 }
 
 /// Over the backhaul sound may be ahead of the keyframe that a player joins at.
 #[track_caller]
-fn expect_video(player: &mut Session, expected: &[Tag]) {
+fn expect_video(player: &mut OwnClient, expected: &[Tag]) {
     expect_of(&[VIDEO], player, expected);
 }
 
 #[test]
 fn every_track_reaches_players_that_take_them() {
-    let directory = tempdir().unwrap();
-    let (relay, studio) = relay_and_studio(directory.path());
-    let (play, publish) = (studio.url("camera"), relay.url(&studio.key("camera")));
-    let mut early = Session::play(&play, everything());
-    let mut early_silent = Session::play(&play, silent());
-    let mut encoder = Session::publish(&publish, silent());
-    [headers(), gop(0)].concat().iter().for_each(|tag| encoder.send(tag));
+    let (relay, studio) = relay_and_studio();
+    let (url, key_url) = (studio.url("camera"), relay.url(&studio.key("camera")));
+    let mut early = play(&url, everything());
+    let mut early_silent = play(&url, silent());
+    let mut encoder = publish(&key_url, silent());
+    encoder.send_all(&[headers(), gop(0)].concat());
     expect_video(&mut early, &[headers(), gop(0)].concat());
     expect_video(&mut early_silent, &[plain_headers(), plain_gop(0)].concat());
-    gop(120).iter().for_each(|tag| encoder.send(tag));
+    encoder.send_all(&gop(120));
     expect_video(&mut early, &gop(120));
     expect_video(&mut early_silent, &plain_gop(120));
 
     // Who joins later gets the headers of every track, the newest GOP, and all that follows.
-    let mut late = Session::play(&play, everything());
-    let mut late_silent = Session::play(&play, silent());
+    let mut late = play(&url, everything());
+    let mut late_silent = play(&url, silent());
     expect_video(&mut late, &[headers(), gop(120)].concat());
     expect_video(&mut late_silent, &[plain_headers(), plain_gop(120)].concat());
-    gop(240).iter().for_each(|tag| encoder.send(tag));
+    encoder.send_all(&gop(240));
     for player in [&mut early, &mut late] {
         expect_video(player, &gop(240));
     }
@@ -148,17 +153,16 @@ fn every_track_reaches_players_that_take_them() {
 
 #[test]
 fn players_that_announce_get_no_more_than_that() {
-    let directory = tempdir().unwrap();
-    let studio = studio("multitrack = \"always\"", directory.path()).start().unwrap();
-    let play = studio.url("camera");
+    let studio = studio("multitrack = \"always\"").start().unwrap();
+    let url = studio.url("camera");
     // The silent get everything, as the setting says; the others exactly what they can take.
-    let mut silent = Session::play(&play, silent());
-    let mut no_modex = Session::play(&play, Capabilities::forwarder(CapsEx::MULTITRACK));
-    let mut no_hevc = Session::play(&play, lists("av01"));
+    let mut silent = play(&url, silent());
+    let mut no_modex = play(&url, Capabilities::forwarder(CapsEx::MULTITRACK));
+    let mut no_hevc = play(&url, lists("av01"));
     studio.wait_players("camera", 3);
-    let mut encoder = Session::publish(&studio.url(&studio.key("camera")), everything());
+    let mut encoder = publish(&studio.url(&studio.key("camera")), everything());
     let all = [headers(), gop(0)].concat();
-    all.iter().for_each(|tag| encoder.send(tag));
+    encoder.send_all(&all);
     expect(&mut silent, &all);
     let mut expected = all;
     expected.last_mut().unwrap().body = Bytes::from_static(b"\xa6\x03hvc1\x00q0");
@@ -172,25 +176,24 @@ fn players_that_announce_get_no_more_than_that() {
 
 #[test]
 fn encoders_that_can_are_asked_to_move_and_served_meanwhile() {
-    let directory = tempdir().unwrap();
-    let (mut relay, studio) = relay_and_studio(directory.path());
+    let (mut relay, studio) = relay_and_studio();
     studio.json(&["feed", "add", "second"]);
-    let mut player = Session::play(&studio.url("camera"), everything());
+    let mut player = play(&studio.url("camera"), everything());
     let url = relay.url(&studio.key("camera"));
-    let mut can = Session::publish(&url, everything());
+    let mut can = publish(&url, everything());
     let second = studio.json(&["feed", "list"]);
-    let mut cannot = Session::publish(&relay.url(&key_of(&second, "second")), silent());
-    [headers(), gop(0)].concat().iter().for_each(|tag| can.send(tag));
+    let mut cannot = publish(&relay.url(&key_of(&second, "second")), silent());
+    can.send_all(&[headers(), gop(0)].concat());
     expect_video(&mut player, &[headers(), gop(0)].concat());
 
     relay.signal(Signal::Terminate);
     let failed =
         |event: &Event| matches!(event, Event::Rejected { code, .. } if code == "NetStream.Failed");
-    let event = cannot.event();
+    let event = cannot.next_event();
     assert!(failed(&event), "{event:?}");
-    assert_eq!(can.event(), Event::ReconnectRequested(url.parse().unwrap()));
+    assert_eq!(can.next_event(), Event::ReconnectRequested(url.parse().unwrap()));
     // What it still sends arrives.
-    gop(120).iter().for_each(|tag| can.send(tag));
+    can.send_all(&gop(120));
     expect_video(&mut player, &gop(120));
     can.close();
     wait_until("the relay has ended", PATIENCE, || !relay.is_running());
@@ -200,15 +203,15 @@ fn encoders_that_can_are_asked_to_move_and_served_meanwhile() {
 fn encoders_that_stay_though_asked_are_told() {
     let mut studio = Node::studio(FIRSTMILE).start().unwrap();
     let url = studio.url(&studio.key("camera"));
-    let mut encoder = Session::publish(&url, everything());
-    let mut player = Session::play(&studio.url("camera"), everything());
+    let mut encoder = publish(&url, everything());
+    let mut player = play(&studio.url("camera"), everything());
     studio.signal(Signal::Terminate);
-    assert!(matches!(encoder.event(), Event::ReconnectRequested(_)));
-    let event = encoder.event();
+    assert!(matches!(encoder.next_event(), Event::ReconnectRequested(_)));
+    let event = encoder.next_event();
     assert!(matches!(event, Event::Rejected { .. }), "{event:?}");
-    assert!(encoder.try_event().is_none(), "the connection is closed");
-    assert!(matches!(player.event(), Event::ReconnectRequested(_)));
-    assert_eq!(player.event(), Event::Ended);
+    assert!(encoder.event(PATIENCE).unwrap().is_none(), "the connection is closed");
+    assert!(matches!(player.next_event(), Event::ReconnectRequested(_)));
+    assert_eq!(player.next_event(), Event::Ended);
     wait_until("the studio has ended", PATIENCE, || !studio.is_running());
 }
 

@@ -75,10 +75,7 @@ fn a_player_of_an_unknown_feed_is_told() {
 #[test]
 fn what_is_not_rtmp_is_closed_and_harms_nobody() {
     const TLS: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
-    std::fs::write(&config, "[limits]\nhandshake = \"1s\"\n").unwrap();
-    let studio = Node::studio(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
+    let studio = Node::studio(FIRSTMILE).config("[limits]\nhandshake = \"1s\"\n").start().unwrap();
     let garbage: Vec<u8> =
         (0..5000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let http = b"GET / HTTP/1.1\r\nHost: studio.example\r\n\r\n";
@@ -122,10 +119,10 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn an_unknown_config_key_is_misuse_and_its_line_is_named() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
-    std::fs::write(&config, "# a comment\nhttp = \"127.0.0.1:0\"\nrtpm = \":1935\"\n").unwrap();
-    let (code, _, stderr) = Node::studio(FIRSTMILE).arg("--config").arg(&config).run().unwrap();
+    let (code, _, stderr) = Node::studio(FIRSTMILE)
+        .config("# a comment\nhttp = \"127.0.0.1:0\"\nrtpm = \":1935\"\n")
+        .run()
+        .unwrap();
     assert_eq!(code, Some(2), "{stderr}");
     assert!(stderr.contains("line 3") && stderr.contains("rtpm"), "{stderr}");
     assert!(stderr.contains("`rtmp`"), "it names the right key: {stderr}");

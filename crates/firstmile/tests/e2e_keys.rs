@@ -138,14 +138,10 @@ fn a_key_opens_both_doors_wherever_it_stands() {
 
 #[test]
 fn publish_keys_never_play_and_play_keys_never_publish() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
-    std::fs::write(&config, "[play]\nloopback_key = true\n").unwrap();
     let relay = Node::relay(FIRSTMILE).start().unwrap();
     let studio = Node::studio(FIRSTMILE)
         .join(relay.join_link())
-        .arg("--config")
-        .arg(&config)
+        .config("[play]\nloopback_key = true\n")
         .start()
         .unwrap();
     studio.wait_links(1);

@@ -12,16 +12,13 @@ use media::{Tag, Track};
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
 use testkit::client::{FfmpegPublish, Speed, rtmpdump_play};
-use testkit::{Node, OwnClient, PATIENCE, TempDir, Value, fixture, http, tempdir, wait_until};
+use testkit::{Node, OwnClient, PATIENCE, Value, fixture, http, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// A studio with these lines in its configuration.
-fn studio(config: &str) -> (Node, TempDir) {
-    let dir = tempdir().unwrap();
-    let path = dir.path().join("studio.toml");
-    std::fs::write(&path, config).unwrap();
-    (Node::studio(FIRSTMILE).arg("--config").arg(&path).start().unwrap(), dir)
+fn studio(config: &str) -> Node {
+    Node::studio(FIRSTMILE).config(config).start().unwrap()
 }
 
 fn limits(studio: &Node) -> Value {
@@ -88,7 +85,7 @@ fn ended(client: &mut OwnClient) -> Option<String> {
 
 #[test]
 fn mute_sockets_lock_nobody_out() {
-    let (studio, _dir) = studio("");
+    let studio = studio("");
     let crowd: Vec<_> = (0..40).map(|_| mute(&studio)).collect();
     wait_hits(&studio, "unauthenticated_per_ip", 24);
     assert_closed(&crowd[0]);
@@ -109,7 +106,7 @@ fn mute_sockets_lock_nobody_out() {
 
 #[test]
 fn strangers_are_few_in_all() {
-    let (studio, _dir) = studio("[limits]\nunauthenticated = 2\n");
+    let studio = studio("[limits]\nunauthenticated = 2\n");
     let crowd: Vec<_> = (0..3).map(|_| mute(&studio)).collect();
     wait_hits(&studio, "unauthenticated", 1);
     assert_closed(&crowd[0]);
@@ -117,7 +114,7 @@ fn strangers_are_few_in_all() {
 
 #[test]
 fn in_a_full_house_strangers_make_room_and_sessions_stay() {
-    let (studio, _dir) = studio("[limits]\nconnections = 2\n");
+    let studio = studio("[limits]\nconnections = 2\n");
     let stranger = mute(&studio);
     wait_until("the stranger is in", PATIENCE, || limits(&studio)["unauthenticated"] == 1);
     let mut encoder = encoder(&studio);
@@ -134,7 +131,7 @@ fn in_a_full_house_strangers_make_room_and_sessions_stay() {
 
 #[test]
 fn one_address_connects_so_often_and_no_more() {
-    let (studio, _dir) = studio("[limits]\nconnections_per_second = 1\nconnection_burst = 3\n");
+    let studio = studio("[limits]\nconnections_per_second = 1\nconnection_burst = 3\n");
     let crowd: Vec<_> = (0..60).map(|_| mute(&studio)).collect();
     wait_hits(&studio, "connection_rate", 1);
     let closed = crowd.last().unwrap();
@@ -143,7 +140,7 @@ fn one_address_connects_so_often_and_no_more() {
 
 #[test]
 fn wrong_keys_are_answered_late_and_a_right_one_at_once() {
-    let (studio, _dir) = studio(
+    let studio = studio(
         "[limits]\nauth_failures_per_minute = 2\nauth_penalty = \"30s\"\n\
          [limits.rtmp]\ncommands_per_second = 100\n",
     );
@@ -172,7 +169,7 @@ fn wrong_keys_are_answered_late_and_a_right_one_at_once() {
 
 #[test]
 fn an_encoder_that_sends_nothing_is_an_alarm_and_then_closed() {
-    let (studio, _dir) = studio("[limits]\nmedia_timeout = \"12s\"\n");
+    let studio = studio("[limits]\nmedia_timeout = \"12s\"\n");
     let mut encoder = encoder(&studio);
     studio.wait_feed("camera", "live");
     let mut has_alarm = false;
@@ -191,7 +188,7 @@ fn an_encoder_that_sends_nothing_is_an_alarm_and_then_closed() {
 
 #[test]
 fn an_encoder_that_is_gone_is_closed_and_said_to_be() {
-    let (studio, _dir) = studio("[limits]\nread_timeout = \"1s\"\n");
+    let studio = studio("[limits]\nread_timeout = \"1s\"\n");
     let mut encoder = encoder(&studio);
     studio.wait_log("nothing came for 1 s");
     ended(&mut encoder);
@@ -200,7 +197,7 @@ fn an_encoder_that_is_gone_is_closed_and_said_to_be() {
 
 #[test]
 fn handshake_and_request_have_their_time() {
-    let (studio, _dir) = studio("[limits]\nhandshake = \"1s\"\nauthorise = \"2s\"\n");
+    let studio = studio("[limits]\nhandshake = \"1s\"\nauthorise = \"2s\"\n");
     assert_closed(&mute(&studio));
     wait_hits(&studio, "handshake", 1);
     // One byte now and then is no silence.
@@ -216,7 +213,7 @@ fn handshake_and_request_have_their_time() {
 
 #[test]
 fn a_silent_player_is_pinged() {
-    let (studio, _dir) = studio("");
+    let studio = studio("");
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let is_ping = |body: &[u8]| body.starts_with(&[0, 6]);
     wait_until("a ping", PATIENCE, || {
@@ -227,7 +224,7 @@ fn a_silent_player_is_pinged() {
 
 #[test]
 fn a_bitrate_over_the_limit_ends_the_encoder_and_says_so() {
-    let (studio, _dir) = studio("[limits]\nmax_bitrate = \"1 Mbit/s\"\n");
+    let studio = studio("[limits]\nmax_bitrate = \"1 Mbit/s\"\n");
     let url = studio.url(&studio.key("camera"));
     let clip = fixture::clip();
     let mut greedy = FfmpegPublish::new(&clip, &url).speed(Speed::Burst).forever().start();
@@ -242,7 +239,7 @@ fn a_bitrate_over_the_limit_ends_the_encoder_and_says_so() {
 
 #[test]
 fn a_publication_lasts_so_long_and_no_longer() {
-    let (studio, _dir) = studio("[limits]\nmax_duration = \"2s\"\n");
+    let studio = studio("[limits]\nmax_duration = \"2s\"\n");
     let url = studio.url(&studio.key("camera"));
     let mut publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
     assert!(!publisher.wait(PATIENCE).unwrap().status.success());
@@ -252,7 +249,7 @@ fn a_publication_lasts_so_long_and_no_longer() {
 
 #[test]
 fn a_feed_has_so_many_players_and_no_more() {
-    let (studio, _dir) = studio("[limits]\nplayers_per_feed = 1\n");
+    let studio = studio("[limits]\nplayers_per_feed = 1\n");
     let first = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let mut second = OwnClient::connect(&studio.url("camera"), Intent::Play).unwrap();
     assert_eq!(ended(&mut second).as_deref(), Some("NetStream.Play.Failed"));
@@ -271,7 +268,7 @@ fn chunk(id: u8, type_id: u8, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn floods_of_messages_and_commands_end_their_connection_only() {
-    let (studio, _dir) = studio(
+    let studio = studio(
         "[limits.rtmp]\nmessages_per_second = 200\ncommands_per_second = 5\n\
          video_message = \"64 KiB\"\n",
     );
@@ -301,8 +298,7 @@ fn floods_of_messages_and_commands_end_their_connection_only() {
 #[test]
 fn all_rings_together_keep_to_their_memory() {
     const MIB: u64 = 1 << 20;
-    let (studio, _dir) =
-        studio("[ring]\nmax_bytes = \"1 MiB\"\ntotal_bytes = \"1 MiB\"\nmax_tags = 100\n");
+    let studio = studio("[ring]\nmax_bytes = \"1 MiB\"\ntotal_bytes = \"1 MiB\"\nmax_tags = 100\n");
     studio.json(&["feed", "add", "two"]);
     let mut encoders = ["camera", "two"].map(|feed| {
         let mut encoder = OwnClient::ready(&studio.url(&studio.key(feed)), Intent::Publish);
@@ -328,7 +324,7 @@ fn all_rings_together_keep_to_their_memory() {
 
 #[test]
 fn two_encoders_that_fight_are_both_named() {
-    let (studio, _dir) = studio("");
+    let studio = studio("");
     let url = studio.url(&studio.key("camera"));
     let mut incumbent = encoder(&studio);
     // Five takeovers of an active encoder are taken for bad luck.
@@ -367,7 +363,7 @@ fn two_encoders_that_fight_are_both_named() {
 
 #[test]
 fn metrics_have_every_limit() {
-    let (studio, _dir) = studio("[limits]\nunauthenticated_per_ip = 1\n");
+    let studio = studio("[limits]\nunauthenticated_per_ip = 1\n");
     let _crowd = [mute(&studio), mute(&studio)];
     wait_hits(&studio, "unauthenticated_per_ip", 1);
     let (status, text) = http::get(studio.address("http"), "/metrics", None).unwrap();
@@ -385,10 +381,8 @@ fn metrics_have_every_limit() {
 /// Callers that say no hello are strangers as well: the oldest makes room.
 #[tokio::test]
 async fn mute_callers_keep_no_studio_out() {
-    let dir = tempdir().unwrap();
-    let path = dir.path().join("relay.toml");
-    std::fs::write(&path, "[limits]\nunauthenticated_per_ip = 1\n").unwrap();
-    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&path).start().unwrap();
+    let relay =
+        Node::relay(FIRSTMILE).config("[limits]\nunauthenticated_per_ip = 1\n").start().unwrap();
     let link: JoinLink = relay.join_link().parse().unwrap();
     let dial = async || {
         let dialer = Dialer::new(Arc::new(Identity::generate()));
@@ -405,10 +399,10 @@ async fn mute_callers_keep_no_studio_out() {
 
 #[test]
 fn a_relay_takes_so_many_studios_and_feeds() {
-    let dir = tempdir().unwrap();
-    let path = dir.path().join("relay.toml");
-    std::fs::write(&path, "[limits]\nstudios = 1\nfeeds_per_studio = 1\n").unwrap();
-    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&path).start().unwrap();
+    let relay = Node::relay(FIRSTMILE)
+        .config("[limits]\nstudios = 1\nfeeds_per_studio = 1\n")
+        .start()
+        .unwrap();
     let first = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     first.wait_links(1);
     first.json(&["feed", "add", "two"]);

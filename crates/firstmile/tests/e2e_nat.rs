@@ -7,7 +7,7 @@ use std::time::Duration;
 use testkit::client::{FfmpegPublish, ffmpeg_play_in};
 use testkit::frames::{Frames, assert_contiguous_run};
 use testkit::netns::{Lab, RELAY, ROUTER, STUDIO, within};
-use testkit::{Node, PATIENCE, fixture, tempdir, wait_until};
+use testkit::{Node, PATIENCE, fixture, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -99,16 +99,12 @@ fn a_studio_that_lost_its_network_comes_back_by_itself() {
 #[test]
 fn a_player_whose_cable_was_pulled_is_noticed() {
     let Some(lab) = Lab::new_or_skip() else { return };
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
     let lines = "[limits]\nwrite_timeout = \"2s\"\n[play]\nkey = \"of-sixteen-letters-or-more\"\n";
-    std::fs::write(&config, lines).unwrap();
     // On the public machine, so that a cable lies between it and the player.
     let studio = Node::studio(FIRSTMILE)
         .in_namespace(&lab.namespace("relay"))
         .rtmp("0.0.0.0:0")
-        .arg("--config")
-        .arg(&config)
+        .config(lines)
         .start()
         .unwrap();
     let port = studio.address("rtmp").port();

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use media::{Role, Tag, Track};
 use rtmp::session::Intent;
-use rtmp::session::client::Event;
+use rtmp::session::client::{Config, Event};
 use testkit::client::{FfmpegPublish, rtmpdump_play};
 use testkit::process::Signal;
-use testkit::{Node, OwnClient, PATIENCE, Proxy, fixture, tempdir, wait_until};
+use testkit::{Node, OwnClient, PATIENCE, Proxy, fixture, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -165,27 +165,19 @@ fn lean_player(studio: &Node) -> OwnClient {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), kind, None).unwrap();
     socket.set_recv_buffer_size(16 << 10).unwrap();
     socket.connect(&address.into()).unwrap();
-    let url = studio.url("camera").parse().unwrap();
-    let mut player = OwnClient::on(TcpStream::from(socket), url, Intent::Play).unwrap();
-    assert_eq!(player.event(PATIENCE).unwrap(), Some(Event::Ready));
+    let config = Config::new(Intent::Play, studio.url("camera").parse().unwrap());
+    let mut player = OwnClient::on(TcpStream::from(socket), config).unwrap();
+    assert_eq!(player.next_event(), Event::Ready);
     player
-}
-
-#[cfg(target_os = "linux")]
-fn resident_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn slow_players_cost_no_memory_and_delay_nobody() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
-    std::fs::write(&config, "[ring]\nmax_bytes = \"16 MiB\"\n[play]\nmax_delay = \"10s\"\n")
+    let studio = Node::studio(FIRSTMILE)
+        .config("[ring]\nmax_bytes = \"16 MiB\"\n[play]\nmax_delay = \"10s\"\n")
+        .start()
         .unwrap();
-    let studio = Node::studio(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
     let mut fast = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     let mut slow: Vec<_> = (0..8).map(|_| lean_player(&studio)).collect();
@@ -206,10 +198,10 @@ fn slow_players_cost_no_memory_and_delay_nobody() {
         });
     };
     crawl(&fast, 150);
-    let before = resident_bytes(&studio);
+    let (before, _) = studio.memory();
     crawl(&fast, 400);
     // 50 MB more have passed: with a queue for each of the slow, they would be here.
-    let growth = resident_bytes(&studio).saturating_sub(before);
+    let growth = studio.memory().0.saturating_sub(before);
     eprintln!("the studio has {before} bytes, and {growth} more with slow players");
     assert!(growth < 20 << 20, "it grew by {growth} bytes");
 
@@ -249,10 +241,8 @@ fn assert_in_order(pictures: &[Tag]) {
 
 #[test]
 fn a_player_that_stands_still_is_closed_and_the_others_go_on() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("studio.toml");
-    std::fs::write(&config, "[limits]\nwrite_timeout = \"2s\"\n").unwrap();
-    let studio = Node::studio(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
+    let studio =
+        Node::studio(FIRSTMILE).config("[limits]\nwrite_timeout = \"2s\"\n").start().unwrap();
     let mut stuck = rtmpdump_play(&studio.url("camera"));
     let mut other = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 2);

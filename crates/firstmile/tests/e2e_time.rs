@@ -6,7 +6,7 @@ use media::{Tag, Track};
 use testkit::client::{Player, ffmpeg_play, gst_play, rtmpdump_play};
 use testkit::script::Script;
 use testkit::script::chunk::Message;
-use testkit::{Node, PATIENCE, fixture, tempdir};
+use testkit::{Node, PATIENCE, fixture};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -46,12 +46,9 @@ fn clip(seconds: i64) -> Vec<Tag> {
 
 impl Show {
     fn start() -> Self {
-        let dir = tempdir().unwrap();
-        let config = dir.path().join("studio.toml");
         // On a busy machine a player may be late: here it must not skip.
         let patient = "[ring]\nmax_age = \"60s\"\n[play]\nmax_delay = \"60s\"\n";
-        std::fs::write(&config, patient).unwrap();
-        let studio = Node::studio(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
+        let studio = Node::studio(FIRSTMILE).config(patient).start().unwrap();
         let url = studio.url("camera");
         let players = vec![
             ("ffmpeg", ffmpeg_play(&url)),

@@ -176,13 +176,11 @@ fn wrong_protocols_are_named() {
 
 /// A node with this certificate for its RTMPS.
 fn with_certificate(launch: Launch, dir: &Path, extra: &str) -> Launch {
-    let path = dir.join("config.toml");
     let config = format!(
         "[tls]\ncertificate = '{0}/fullchain.pem'\nkey = '{0}/privkey.pem'\n{extra}",
         dir.display()
     );
-    std::fs::write(&path, config).unwrap();
-    launch.arg("--config").arg(path)
+    launch.config(&config)
 }
 
 #[test]
@@ -277,13 +275,10 @@ fn a_certificate_that_cannot_be_used_is_explained() {
 
 #[test]
 fn fifty_mute_connections_stop_nobody() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("relay.toml");
     // They are all there for as long as the test may take.
     let limits =
         "[limits]\nunauthenticated_per_ip = 200\nhandshake = \"60s\"\nauthorise = \"60s\"\n";
-    std::fs::write(&config, limits).unwrap();
-    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
+    let relay = Node::relay(FIRSTMILE).config(limits).start().unwrap();
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     let address = relay.address("secure");
@@ -312,10 +307,10 @@ fn fifty_mute_connections_stop_nobody() {
 /// The deadline counts from the first moment, whatever trickles in.
 #[test]
 fn a_handshake_has_a_deadline_and_strangers_a_limit() {
-    let dir = tempdir().unwrap();
-    let config = dir.path().join("relay.toml");
-    std::fs::write(&config, "[limits]\nunauthenticated_per_ip = 3\nhandshake = \"5s\"\n").unwrap();
-    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&config).start().unwrap();
+    let relay = Node::relay(FIRSTMILE)
+        .config("[limits]\nunauthenticated_per_ip = 3\nhandshake = \"5s\"\n")
+        .start()
+        .unwrap();
     let (secure, rtmp) = (relay.address("secure"), relay.address("rtmp"));
     let connect = |address| {
         let stream = TcpStream::connect(address).unwrap();

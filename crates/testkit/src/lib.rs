@@ -4,11 +4,10 @@
 //!
 //! - [`Node`]: a running `firstmile relay` or `firstmile studio`, ready and with its addresses
 //! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
-//! - [`session`]: our own client, for what no real client does
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
+//! - [`OwnClient`]: our own client, for what no real one does
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
-//! - [`OwnClient`]: a client that does what real ones do not
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
 //! - [`tls`]: a TLS client that looks closely, and certificates
 //! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
@@ -28,7 +27,6 @@ mod own;
 pub mod process;
 mod proxy;
 pub mod script;
-pub mod session;
 pub mod tls;
 mod wait;
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytes::{Buf, BytesMut};
 use media::Tag;
 use rtmp::Client;
+use rtmp::capabilities::Capabilities;
 use rtmp::chunk::{Message, Phase, Reader};
 use rtmp::session::Intent;
 use rtmp::session::client::{Config, Event};
@@ -14,8 +15,11 @@ use crate::PATIENCE;
 
 /// The server's side of the handshake: S0, S1 and S2.
 const HANDSHAKE: usize = 1 + 2 * 1536;
+/// How much of what the server sent is kept.
+const MAX_RECEIVED: usize = 1 << 20;
 
-/// A client of our own, for what no real client does: it stands still, guesses, or floods.
+/// A client of our own on a blocking socket, for what no real client does: it announces what a
+/// test wants, stands still, guesses, or floods, and shows what it gets, tag by tag.
 ///
 /// It runs only while one of its methods does.
 pub struct OwnClient {
@@ -32,20 +36,28 @@ impl OwnClient {
     ///
     /// If there is no connection.
     pub fn connect(url: &str, intent: Intent) -> Result<Self> {
-        let url: rtmp::name::Url = url.parse()?;
-        let stream = TcpStream::connect((url.host.as_str(), url.port))?;
-        Self::on(stream, url, intent)
+        Self::start(Config::new(intent, url.parse()?))
     }
 
-    /// As [`OwnClient::connect`], on a connection that was made by other means.
+    /// As [`OwnClient::connect`], with more to say than a URL.
+    ///
+    /// # Errors
+    ///
+    /// If there is no connection.
+    pub fn start(config: Config) -> Result<Self> {
+        let stream = TcpStream::connect((config.url.host.as_str(), config.url.port))?;
+        Self::on(stream, config)
+    }
+
+    /// As [`OwnClient::start`], on a connection that was made by other means.
     ///
     /// # Errors
     ///
     /// If the connection is lost.
-    pub fn on(stream: TcpStream, url: rtmp::name::Url, intent: Intent) -> Result<Self> {
+    pub fn on(stream: TcpStream, config: Config) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let client = Client::new(Config::new(intent, url), [7; 32]);
+        let client = Client::new(config, [7; 32]);
         let mut this = Self { stream, client, input: BytesMut::new(), received: Vec::new() };
         this.flush()?;
         Ok(this)
@@ -58,8 +70,20 @@ impl OwnClient {
     /// If it is not.
     #[track_caller]
     pub fn ready(url: &str, intent: Intent) -> Self {
-        let mut this = Self::connect(url, intent).expect("a connection");
-        assert_eq!(this.event(PATIENCE).expect("an answer"), Some(Event::Ready));
+        Self::announcing(url, intent, Capabilities::default())
+    }
+
+    /// As [`OwnClient::ready`], as one that announces this of Enhanced RTMP.
+    ///
+    /// # Panics
+    ///
+    /// If it is not let in.
+    #[track_caller]
+    pub fn announcing(url: &str, intent: Intent, capabilities: Capabilities) -> Self {
+        let mut config = Config::new(intent, url.parse().expect("a URL"));
+        config.capabilities = capabilities;
+        let mut this = Self::start(config).expect("a connection");
+        assert_eq!(this.next_event(), Event::Ready);
         this
     }
 
@@ -82,6 +106,33 @@ impl OwnClient {
         }
     }
 
+    /// The next event.
+    ///
+    /// # Panics
+    ///
+    /// If there is none within [`PATIENCE`], or the server has closed.
+    #[track_caller]
+    pub fn next_event(&mut self) -> Event {
+        self.event(PATIENCE).expect("an event").expect("an event, not the end of the connection")
+    }
+
+    /// The next tags, as many as asked for.
+    ///
+    /// # Panics
+    ///
+    /// If something else comes first.
+    #[track_caller]
+    pub fn tags(&mut self, count: usize) -> Vec<Tag> {
+        let mut tags = Vec::new();
+        while tags.len() < count {
+            match self.next_event() {
+                Event::Tag(tag) => tags.push(tag),
+                other => panic!("{other:?} after {} of {count} tags: {tags:?}", tags.len()),
+            }
+        }
+        tags
+    }
+
     /// Reads once, answers what wants an answer; `false` once the server has closed.
     ///
     /// # Errors
@@ -93,7 +144,7 @@ impl OwnClient {
         match self.stream.read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(length) => {
-                if self.received.len() < 1 << 20 {
+                if self.received.len() < MAX_RECEIVED {
                     self.received.extend_from_slice(&buffer[..length]);
                 }
                 self.input.extend_from_slice(&buffer[..length]);
@@ -120,6 +171,16 @@ impl OwnClient {
         self.flush()
     }
 
+    /// Sends tags.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is lost.
+    #[track_caller]
+    pub fn send_all(&mut self, tags: &[Tag]) {
+        tags.iter().for_each(|tag| self.send(tag).expect("a server that reads"));
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Errors
@@ -129,7 +190,27 @@ impl OwnClient {
         Ok(self.stream.write_all(bytes)?)
     }
 
-    /// The messages in the first MiB of what the server sent.
+    /// Says that it ends, and leaves once the server has read that.
+    ///
+    /// # Panics
+    ///
+    /// If the connection is lost.
+    #[track_caller]
+    pub fn close(mut self) {
+        self.client.close();
+        self.flush().expect("a server that reads");
+        // Closing with unread input would reset the connection before all is read.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        let _ = self.stream.set_read_timeout(Some(PATIENCE));
+        while self.stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
+    }
+
+    /// The first MiB of what the server sent after the handshake.
+    pub fn received(&self) -> &[u8] {
+        self.received.get(HANDSHAKE..).unwrap_or_default()
+    }
+
+    /// The messages in [`OwnClient::received`].
     ///
     /// # Panics
     ///
@@ -137,7 +218,7 @@ impl OwnClient {
     pub fn messages(&self) -> Vec<Message> {
         let mut reader = Reader::new(rtmp::Limits::default());
         reader.set_phase(Phase::Authorised);
-        let mut input = BytesMut::from(self.received.get(HANDSHAKE..).unwrap_or_default());
+        let mut input = BytesMut::from(self.received());
         std::iter::from_fn(|| reader.read(&mut input).expect("chunks that make sense")).collect()
     }
 

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use testkit::script::media::{frame, key};
 use testkit::script::{Script, id};
-use testkit::{Node, PATIENCE, TempDir, tempdir, wait_for};
+use testkit::{Node, PATIENCE, wait_for};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -36,7 +36,6 @@ struct House {
     relay: Option<Node>,
     studio: Node,
     key: String,
-    _config: TempDir,
 }
 
 /// Deadlines that a test can wait for.
@@ -53,10 +52,7 @@ impl House {
 
     fn build(with_relay: bool, config: &str) -> Self {
         testkit::process::raise_file_limit();
-        let directory = tempdir().unwrap();
-        let file = directory.path().join("node.toml");
-        std::fs::write(&file, config).unwrap();
-        let start = |relay: testkit::Launch| relay.arg("--config").arg(&file).start().unwrap();
+        let start = |node: testkit::Launch| node.config(config).start().unwrap();
         let relay = with_relay.then(|| start(Node::relay(FIRSTMILE)));
         let studio = match &relay {
             Some(relay) => start(Node::studio(FIRSTMILE).join(relay.join_link())),
@@ -66,7 +62,7 @@ impl House {
             studio.wait_links(1);
         }
         let key = studio.key("camera");
-        let house = Self { relay, studio, key, _config: directory };
+        let house = Self { relay, studio, key };
         // What is made once is made now, before memory is measured.
         house.assert_serves();
         house
