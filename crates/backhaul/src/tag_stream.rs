@@ -1,9 +1,9 @@
 use bytes::{Buf, BytesMut};
 use media::Track;
 
-use crate::message::track_from_id;
 use crate::wire::{
-    get_option, get_signed, get_varint, put_option, put_signed, put_varint, varint_length,
+    get_option, get_signed, get_track, get_varint, put_option, put_signed, put_varint,
+    varint_length,
 };
 use crate::{Error, MAX_BODY};
 
@@ -85,7 +85,7 @@ impl TagHeader {
             return Ok(None);
         }
         let mut header = input.split_to(length);
-        let track = track_from_id(get_varint(&mut header)?)?;
+        let track = get_track(&mut header)?;
         let number = get_varint(&mut header)?;
         let previous = match get_option(&mut header)? {
             None => None,

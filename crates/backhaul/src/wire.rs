@@ -1,6 +1,7 @@
 //! The alphabet of the wire: variable-length integers (RFC 9000 §16), byte strings and text.
 
 use bytes::{Buf, BufMut, Bytes};
+use media::Track;
 
 use crate::Error;
 
@@ -40,6 +41,13 @@ pub(crate) fn put_option(out: &mut impl BufMut, value: Option<u64>) {
 /// Takes a value that may be absent.
 pub(crate) fn get_option(input: &mut impl Buf) -> Result<Option<u64>, Error> {
     Ok(get_varint(input)?.checked_sub(1))
+}
+
+/// Takes the number of a track.
+pub(crate) fn get_track(input: &mut impl Buf) -> Result<Track, Error> {
+    let id = get_varint(input)?;
+    let track = Track::ALL.into_iter().find(|track| *track as u64 == id);
+    track.ok_or(Error::Malformed("there is no such track"))
 }
 
 /// Appends a signed value (zigzag).

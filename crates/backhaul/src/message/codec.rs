@@ -1,0 +1,427 @@
+//! Control messages as bytes: type, length, fields (docs/backhaul-protocol.md).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use media::{PublicationId, Track, TrackSet};
+
+use super::{
+    Announce, Close, Ended, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Report, Skip,
+    Subscribe, Welcome,
+};
+use crate::Error;
+use crate::wire::{
+    get_array, get_option, get_signed, get_text, get_track, get_varint, put_bytes, put_option,
+    put_signed, put_varint,
+};
+
+/// Bytes of a control message: a full list of feeds, and room.
+const MAX_MESSAGE: usize = 64 << 10;
+/// Feeds that one studio may push.
+const MAX_FEEDS: u64 = 256;
+/// Versions that a hello may offer.
+const MAX_VERSIONS: u64 = 16;
+/// Bytes of a name; feed names are at most 32.
+const MAX_NAME: usize = 64;
+/// Bytes of text for people.
+const MAX_TEXT: usize = 512;
+
+impl Message {
+    /// Appends type, length and fields.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let mut body = BytesMut::new();
+        self.encode_fields(&mut body);
+        put_varint(out, self.type_id());
+        put_bytes(out, &body);
+    }
+
+    /// Takes a whole message; `None` if more bytes are needed. Unknown types are passed over.
+    pub(crate) fn decode(input: &mut BytesMut) -> Result<Option<Self>, Error> {
+        loop {
+            let mut peek = &input[..];
+            let Some(type_id) = peek_varint(&mut peek) else {
+                return Ok(None);
+            };
+            let Some(length) = peek_varint(&mut peek) else {
+                return Ok(None);
+            };
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if length > MAX_MESSAGE {
+                return Err(Error::Limit("a control message is too long"));
+            }
+            if peek.len() < length {
+                return Ok(None);
+            }
+            input.advance(input.len() - peek.len());
+            let fields = input.split_to(length).freeze();
+            if let Some(message) = Self::decode_fields(type_id, fields)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    fn type_id(&self) -> u64 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Welcome(_) => 2,
+            Self::Refused(..) => 3,
+            Self::Feeds(_) => 4,
+            Self::FeedProblem(_) => 5,
+            Self::Announce(_) => 6,
+            Self::Ended(_) => 7,
+            Self::Subscribe(_) => 8,
+            Self::Unsubscribe(_) => 9,
+            Self::Skip(_) => 10,
+            Self::Close(_) => 11,
+            Self::Report(_) => 12,
+            Self::Logins(_) => 13,
+        }
+    }
+
+    fn encode_fields(&self, out: &mut BytesMut) {
+        match self {
+            Self::Hello(hello) => {
+                put_varint(out, hello.versions.len() as u64);
+                hello.versions.iter().for_each(|version| put_varint(out, *version));
+                out.put_slice(&hello.instance);
+                put_bytes(out, hello.agent.as_bytes());
+                put_bytes(out, hello.name.as_bytes());
+                put_bytes(out, hello.invite.as_bytes());
+            }
+            Self::Welcome(welcome) => {
+                put_varint(out, welcome.version);
+                put_bytes(out, welcome.agent.as_bytes());
+                put_bytes(out, welcome.host.as_bytes());
+                put_varint(out, u64::from(welcome.rtmp_port));
+                if let Some(port) = welcome.rtmps_port {
+                    put_varint(out, u64::from(port));
+                }
+            }
+            Self::Refused(refusal, text) => {
+                put_varint(out, refusal.code());
+                put_bytes(out, text.as_bytes());
+            }
+            Self::Feeds(feeds) => {
+                put_varint(out, feeds.len() as u64);
+                for feed in feeds {
+                    put_bytes(out, feed.name.as_bytes());
+                    out.put_slice(&feed.hash);
+                }
+            }
+            Self::FeedProblem(problem) => {
+                put_bytes(out, problem.name.as_bytes());
+                put_bytes(out, problem.text.as_bytes());
+            }
+            Self::Announce(announce) => {
+                put_bytes(out, announce.feed.as_bytes());
+                out.put_slice(&announce.publication.0);
+            }
+            Self::Ended(ended) => {
+                out.put_slice(&ended.publication.0);
+                put_numbers(out, &ended.edges);
+            }
+            Self::Subscribe(subscribe) => {
+                put_varint(out, subscribe.subscription);
+                put_bytes(out, subscribe.feed.as_bytes());
+                out.put_slice(&subscribe.publication.0);
+                subscribe.released.iter().for_each(|(_, number)| put_option(out, *number));
+            }
+            Self::Unsubscribe(subscription) => put_varint(out, *subscription),
+            Self::Skip(skip) => {
+                put_varint(out, skip.subscription);
+                put_varint(out, skip.track as u64);
+                put_option(out, skip.from);
+                put_varint(out, skip.to);
+            }
+            Self::Close(close) => {
+                out.put_slice(&close.publication.0);
+                put_bytes(out, close.text.as_bytes());
+            }
+            Self::Report(report) => {
+                put_varint(out, report.subscription);
+                put_signed(out, report.encoder_growth_ms);
+                put_varint(out, report.skipped);
+            }
+            Self::Logins(logins) => {
+                put_varint(out, logins.len() as u64);
+                for login in logins {
+                    put_bytes(out, login.feed.as_bytes());
+                    put_bytes(out, login.user.as_bytes());
+                    out.put_slice(&login.verifier);
+                }
+            }
+        }
+    }
+
+    /// Fields after the known ones are passed over.
+    fn decode_fields(type_id: u64, mut fields: Bytes) -> Result<Option<Self>, Error> {
+        let input = &mut fields;
+        Ok(Some(match type_id {
+            1 => Self::Hello(decode_hello(input)?),
+            2 => Self::Welcome(Welcome {
+                version: get_varint(input)?,
+                agent: get_text(input, MAX_NAME)?,
+                host: get_text(input, MAX_TEXT)?,
+                rtmp_port: get_port(input)?,
+                rtmps_port: match input.is_empty() {
+                    true => None,
+                    false => Some(get_port(input)?).filter(|port| *port != 0),
+                },
+            }),
+            3 => Self::Refused(Refusal::from_code(get_varint(input)?), get_text(input, MAX_TEXT)?),
+            4 => {
+                let count = get_varint(input)?;
+                if count > MAX_FEEDS {
+                    return Err(Error::Limit("too many feeds"));
+                }
+                let feed =
+                    |_| Ok(FeedKey { name: get_text(input, MAX_NAME)?, hash: get_array(input)? });
+                Self::Feeds((0..count).map(feed).collect::<Result<_, Error>>()?)
+            }
+            5 => Self::FeedProblem(FeedProblem {
+                name: get_text(input, MAX_NAME)?,
+                text: get_text(input, MAX_TEXT)?,
+            }),
+            6 => Self::Announce(Announce {
+                feed: get_text(input, MAX_NAME)?,
+                publication: PublicationId(get_array(input)?),
+            }),
+            7 => Self::Ended(Ended {
+                publication: PublicationId(get_array(input)?),
+                edges: get_numbers(input)?,
+            }),
+            8 => Self::Subscribe(Subscribe {
+                subscription: get_varint(input)?,
+                feed: get_text(input, MAX_NAME)?,
+                publication: PublicationId(get_array(input)?),
+                released: get_numbers(input)?,
+            }),
+            9 => Self::Unsubscribe(get_varint(input)?),
+            10 => Self::Skip(Skip {
+                subscription: get_varint(input)?,
+                track: get_track(input)?,
+                from: get_option(input)?,
+                to: get_varint(input)?,
+            }),
+            11 => Self::Close(Close {
+                publication: PublicationId(get_array(input)?),
+                text: get_text(input, MAX_TEXT)?,
+            }),
+            12 => Self::Report(Report {
+                subscription: get_varint(input)?,
+                encoder_growth_ms: get_signed(input)?,
+                skipped: get_varint(input)?,
+            }),
+            13 => {
+                let count = get_varint(input)?;
+                if count > MAX_FEEDS {
+                    return Err(Error::Limit("too many users"));
+                }
+                let login = |_| {
+                    let (feed, user) = (get_text(input, MAX_NAME)?, get_text(input, MAX_NAME)?);
+                    Ok(Login { feed, user, verifier: get_array(input)? })
+                };
+                Self::Logins((0..count).map(login).collect::<Result<_, Error>>()?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn get_port(input: &mut Bytes) -> Result<u16, Error> {
+    u16::try_from(get_varint(input)?).map_err(|_| Error::Malformed("a port is out of range"))
+}
+
+/// Appends a number for each track.
+fn put_numbers(out: &mut BytesMut, numbers: &TrackSet<Option<u64>>) {
+    numbers.iter().for_each(|(_, number)| put_option(out, *number));
+}
+
+/// Takes a number for each track.
+fn get_numbers(input: &mut Bytes) -> Result<TrackSet<Option<u64>>, Error> {
+    let mut numbers = TrackSet::default();
+    for track in Track::ALL {
+        numbers[track] = get_option(input)?;
+    }
+    Ok(numbers)
+}
+
+fn decode_hello(input: &mut Bytes) -> Result<Hello, Error> {
+    let count = get_varint(input)?;
+    if count > MAX_VERSIONS {
+        return Err(Error::Limit("too many versions"));
+    }
+    let versions = (0..count).map(|_| get_varint(input)).collect::<Result<Vec<_>, _>>()?;
+    let instance = get_array(input)?;
+    let agent = get_text(input, MAX_NAME)?;
+    let name = get_text(input, MAX_NAME)?;
+    let invite = get_text(input, MAX_NAME)?;
+    Ok(Hello { versions, instance, agent, name, invite })
+}
+
+impl Refusal {
+    fn code(self) -> u64 {
+        match self {
+            Self::Version => 1,
+            Self::NotAdmitted => 2,
+            Self::InviteExpired => 3,
+            Self::InviteUsedUp => 4,
+            Self::Duplicate => 5,
+            Self::Full => 6,
+            Self::Other(code) => code,
+        }
+    }
+
+    fn from_code(code: u64) -> Self {
+        match code {
+            1 => Self::Version,
+            2 => Self::NotAdmitted,
+            3 => Self::InviteExpired,
+            4 => Self::InviteUsedUp,
+            5 => Self::Duplicate,
+            6 => Self::Full,
+            code => Self::Other(code),
+        }
+    }
+}
+
+/// Takes a variable-length integer if it is all there.
+fn peek_varint(input: &mut &[u8]) -> Option<u64> {
+    let length = crate::wire::varint_length(*input.first()?);
+    if input.len() < length { None } else { get_varint(input).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn login() -> Login {
+        Login { feed: "camera".into(), user: "camera-7K2M9Q4X".into(), verifier: [0x33; 16] }
+    }
+
+    #[test]
+    fn logins_are_as_documented_and_not_shown() {
+        let mut wire = BytesMut::new();
+        Message::Logins(vec![login()]).encode(&mut wire);
+        assert_eq!(wire[..10], *b"\x0d\x28\x01\x06camera");
+        assert_eq!(wire[10..26], *b"\x0fcamera-7K2M9Q4X");
+        assert_eq!(wire[26..], [0x33; 16]);
+        assert!(!format!("{:?}", login()).contains("51"), "0x33 is 51");
+    }
+
+    fn samples() -> Vec<Message> {
+        let publication = PublicationId([7; 16]);
+        let mut released = TrackSet::default();
+        released[Track::Video] = Some(41);
+        vec![
+            Message::Hello(Hello {
+                versions: vec![1, 2],
+                instance: [3; 16],
+                agent: "firstmile 0.1".into(),
+                name: "studio".into(),
+                invite: "0123456789".into(),
+            }),
+            Message::Welcome(Welcome {
+                version: 1,
+                agent: "firstmile 0.1".into(),
+                host: "relay.example".into(),
+                rtmp_port: 1935,
+                rtmps_port: Some(443),
+            }),
+            Message::Refused(Refusal::InviteExpired, "ask for a new link".into()),
+            Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32] }]),
+            Message::FeedProblem(FeedProblem { name: "camera".into(), text: "taken".into() }),
+            Message::Announce(Announce { feed: "camera".into(), publication }),
+            Message::Ended(Ended { publication, edges: released }),
+            Message::Subscribe(Subscribe {
+                subscription: 5,
+                feed: "camera".into(),
+                publication,
+                released,
+            }),
+            Message::Unsubscribe(5),
+            Message::Skip(Skip { subscription: 5, track: Track::Video, from: None, to: 99 }),
+            Message::Close(Close { publication, text: "another encoder took over".into() }),
+            Message::Report(Report { subscription: 5, encoder_growth_ms: -3, skipped: 1 }),
+            Message::Logins(vec![login()]),
+        ]
+    }
+
+    #[test]
+    fn every_message_comes_back_whole_or_in_bytes() {
+        let mut wire = BytesMut::new();
+        samples().iter().for_each(|message| message.encode(&mut wire));
+        let mut whole = wire.clone();
+        let mut read = Vec::new();
+        while let Some(message) = Message::decode(&mut whole).unwrap() {
+            read.push(message);
+        }
+        assert_eq!(read, samples());
+        let (mut input, mut read) = (BytesMut::new(), Vec::new());
+        for byte in wire {
+            input.put_u8(byte);
+            read.extend(Message::decode(&mut input).unwrap());
+        }
+        assert_eq!(read, samples());
+    }
+
+    #[test]
+    fn unknown_types_and_fields_are_passed_over() {
+        let mut wire = BytesMut::from(&[0x40, 0xff, 3, 1, 2, 3][..]);
+        put_varint(&mut wire, 9);
+        put_bytes(&mut wire, &[5, 0xee]);
+        assert_eq!(Message::decode(&mut wire), Ok(Some(Message::Unsubscribe(5))));
+    }
+
+    #[test]
+    fn a_welcome_need_not_name_rtmps() {
+        let agent = "firstmile 0.1".to_owned();
+        let welcome =
+            Welcome { version: 1, agent, host: String::new(), rtmp_port: 1935, rtmps_port: None };
+        let (mut wire, welcome) = (BytesMut::new(), Message::Welcome(welcome));
+        welcome.encode(&mut wire);
+        // As written without the field, and with a zero in it.
+        let mut zero = wire.clone();
+        zero[1] += 1;
+        zero.put_u8(0);
+        assert_eq!(Message::decode(&mut wire), Ok(Some(welcome.clone())));
+        assert_eq!(Message::decode(&mut zero), Ok(Some(welcome)));
+    }
+
+    #[test]
+    fn limits_hold_before_anything_is_stored() {
+        let mut long = BytesMut::new();
+        put_varint(&mut long, 4);
+        put_varint(&mut long, MAX_MESSAGE as u64 + 1);
+        assert_eq!(Message::decode(&mut long), Err(Error::Limit("a control message is too long")));
+        let mut many = BytesMut::new();
+        put_varint(&mut many, 4);
+        put_bytes(&mut many, &[0x7f, 0xff]);
+        assert_eq!(Message::decode(&mut many), Err(Error::Limit("too many feeds")));
+        let mut users = BytesMut::new();
+        put_varint(&mut users, 13);
+        put_bytes(&mut users, &[0x7f, 0xff]);
+        assert_eq!(Message::decode(&mut users), Err(Error::Limit("too many users")));
+        let mut control = BytesMut::new();
+        Message::FeedProblem(FeedProblem { name: "a\x1b[2J".into(), text: String::new() })
+            .encode(&mut control);
+        assert!(Message::decode(&mut control).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut input = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = Message::decode(&mut input) {}
+        }
+
+        #[test]
+        fn a_changed_byte_never_panics(index in 0usize..400, value: u8) {
+            let mut wire = BytesMut::new();
+            samples().iter().for_each(|message| message.encode(&mut wire));
+            let index = index % wire.len();
+            wire[index] = value;
+            while let Ok(Some(_)) = Message::decode(&mut wire) {}
+        }
+    }
+}
