@@ -1,5 +1,5 @@
-use std::collections::HashMap;
-use std::hash::Hash;
+mod snapshot;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -8,7 +8,9 @@ use media::video::{Resolution, resolution};
 use media::{Codec, Position, PublicationId, Role, Tag, Track, TrackSet};
 use tokio::sync::watch;
 
-use crate::budget::{Budget, Memory};
+pub use snapshot::{Snapshot, State, TrackStats};
+
+use crate::budget::Budget;
 use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
 use crate::damper::Damper;
 use crate::pace::Pace;
@@ -16,8 +18,6 @@ use crate::ring::{Entry, Ring};
 
 /// A publication without a tag for this long is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
-/// Rates are averages over this.
-const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// The bounds of a feed.
 #[derive(Clone, Debug)]
@@ -49,54 +49,6 @@ impl Default for Limits {
     }
 }
 
-/// Feeds by name, made when they are first asked for.
-#[derive(Debug)]
-pub struct Hub<K> {
-    limits: Limits,
-    budget: Arc<Budget>,
-    feeds: Mutex<HashMap<K, Feed>>,
-}
-
-impl<K: Eq + Hash> Hub<K> {
-    /// An empty hub whose feeds have these bounds.
-    pub fn new(limits: Limits) -> Self {
-        let budget = Arc::new(Budget::new(limits.total_bytes));
-        Self { limits, budget, feeds: Mutex::default() }
-    }
-
-    /// The feed of this name.
-    pub fn feed(&self, name: K) -> Feed {
-        let mut feeds = lock(&self.feeds);
-        let new = || Feed::within(self.limits.clone(), self.budget.clone());
-        feeds.entry(name).or_insert_with(new).clone()
-    }
-
-    /// How much memory the rings of its feeds take.
-    pub fn memory(&self) -> Memory {
-        self.budget.memory()
-    }
-
-    /// What the feed of this name is doing; it is not made for that.
-    pub fn snapshot(&self, name: &K, now: Instant) -> Snapshot {
-        let feed = lock(&self.feeds).get(name).cloned();
-        feed.unwrap_or_else(|| Feed::new(self.limits.clone())).snapshot(now)
-    }
-
-    /// Frees the memory of feeds whose last publication is over and no longer held.
-    pub fn sweep(&self, now: Instant) {
-        let feeds: Vec<_> = lock(&self.feeds).values().cloned().collect();
-        feeds.iter().for_each(|feed| feed.sweep(now));
-    }
-
-    /// Forgets the feed; its publisher is cut and its subscribers end.
-    pub fn remove(&self, name: &K) {
-        let feed = lock(&self.feeds).remove(name);
-        if let Some(feed) = feed {
-            feed.close();
-        }
-    }
-}
-
 /// Why a publisher lost its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Cut {
@@ -112,19 +64,6 @@ pub enum Cut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("two encoders are fighting over this feed")]
 pub struct Fought;
-
-/// What a feed is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No encoder.
-    Waiting,
-    /// Tags come in.
-    Live,
-    /// An encoder is there, and sends nothing.
-    Stalled,
-    /// The encoder, or the way to it, was lost, and players are held.
-    Reconnecting,
-}
 
 /// A feed: what an encoder publishes and players subscribe to. Clones are handles to the same.
 #[derive(Clone, Debug)]
@@ -193,7 +132,7 @@ impl Feed {
         Self::within(limits, budget)
     }
 
-    fn within(limits: Limits, budget: Arc<Budget>) -> Self {
+    pub(crate) fn within(limits: Limits, budget: Arc<Budget>) -> Self {
         let feed = Self(Arc::new(Shared {
             limits,
             budget,
@@ -313,52 +252,7 @@ impl Feed {
         (on_air.map(|on_air| on_air.codecs).unwrap_or_default(), age)
     }
 
-    /// What the feed is doing.
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let inner = self.lock();
-        let on_air = inner.on_air.as_ref();
-        let state = match (on_air, inner.ended) {
-            (Some(on_air), _) if on_air.is_interrupted => State::Reconnecting,
-            (Some(on_air), _) if on_air.silence(now) < STALLED_AFTER => State::Live,
-            (Some(_), _) => State::Stalled,
-            (None, Some(ended)) if now.saturating_duration_since(ended) < self.0.limits.hold => {
-                State::Reconnecting
-            }
-            (None, _) => State::Waiting,
-        };
-        let mut tracks = TrackSet::<TrackStats>::default();
-        for track in Track::ALL {
-            tracks[track] = TrackStats {
-                codec: on_air.and_then(|on_air| on_air.codecs[track]),
-                tags: inner.totals[track].tags,
-                bytes: inner.totals[track].bytes,
-                ..TrackStats::default()
-            };
-        }
-        let is_recent = |entry: &Entry| now.saturating_duration_since(entry.arrival) <= RATE_WINDOW;
-        let recent = inner.ring.range(inner.ring.front()).rev();
-        for (_, entry) in recent.take_while(|(_, entry)| is_recent(entry)) {
-            let track = &mut tracks[entry.tag.track];
-            track.bits_per_second += entry.tag.body.len() as f64 * 8.0 / RATE_WINDOW.as_secs_f64();
-            if !entry.tag.is_header() && entry.tag.tracks.has_main() {
-                track.tags_per_second += 1.0 / RATE_WINDOW.as_secs_f64();
-            }
-        }
-        Snapshot {
-            state,
-            publication: on_air.map(|on_air| on_air.publication),
-            on_air_for: on_air.map(|on_air| now.saturating_duration_since(on_air.started)),
-            tracks,
-            resolution: on_air.and_then(|on_air| on_air.resolution),
-            encoder_growth_ms: on_air.map(|on_air| on_air.pace.growth()),
-            ring_bytes: inner.ring.bytes(),
-            subscribers: self.0.subscribers.load(Ordering::Relaxed),
-            skipped: self.0.skipped.load(Ordering::Relaxed),
-            is_fought: inner.damper.is_fight(now),
-        }
-    }
-
-    fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         let mut inner = self.lock();
         let hold = self.0.limits.hold;
         if inner.ended.is_some_and(|ended| now.saturating_duration_since(ended) > hold) {
@@ -367,7 +261,7 @@ impl Feed {
         }
     }
 
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut inner = self.lock();
         inner.is_closed = true;
         if let Some(on_air) = inner.on_air.take() {
@@ -419,7 +313,7 @@ impl Drop for Shared {
 }
 
 /// Locks, whoever panicked before: the state is whole after every statement that changes it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -599,44 +493,4 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         self.feed.0.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// What a feed was doing at one instant.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// What the feed is doing.
-    pub state: State,
-    /// The publication on air.
-    pub publication: Option<PublicationId>,
-    /// How long it has been on air.
-    pub on_air_for: Option<Duration>,
-    /// Each track's figures.
-    pub tracks: TrackSet<TrackStats>,
-    /// The picture's size, where the sequence header says it.
-    pub resolution: Option<Resolution>,
-    /// Milliseconds that the latest tag was late by the encoder's own clock.
-    pub encoder_growth_ms: Option<i64>,
-    /// Bytes in the ring.
-    pub ring_bytes: usize,
-    /// Subscribers there are.
-    pub subscribers: usize,
-    /// Tags that subscribers skipped, since the feed was made.
-    pub skipped: u64,
-    /// Whether two encoders are fighting over the feed.
-    pub is_fought: bool,
-}
-
-/// One track's figures.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TrackStats {
-    /// How the track is coded.
-    pub codec: Option<Codec>,
-    /// Tags since the feed was made.
-    pub tags: u64,
-    /// Bytes since the feed was made.
-    pub bytes: u64,
-    /// Bits per second over the last two seconds.
-    pub bits_per_second: f64,
-    /// Tags of the main track without headers per second over the last two seconds.
-    pub tags_per_second: f64,
 }

@@ -17,12 +17,12 @@ mod cursor;
 mod damper;
 mod feed;
 mod headers;
+mod hub;
 mod pace;
 mod ring;
 mod squeeze;
 
 pub use budget::Memory;
 pub use cursor::{Item, Join, Next, Policy, Resume};
-pub use feed::{
-    Cut, Feed, Fought, Hub, Limits, Publisher, Snapshot, State, Subscriber, TrackStats,
-};
+pub use feed::{Cut, Feed, Fought, Limits, Publisher, Snapshot, State, Subscriber, TrackStats};
+pub use hub::Hub;
