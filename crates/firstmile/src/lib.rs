@@ -23,6 +23,7 @@ pub mod join;
 pub mod limit;
 pub mod login;
 pub mod networks;
+mod node;
 pub mod platform;
 pub mod quic;
 mod rate;

@@ -1,6 +1,8 @@
 //! The relay: encoders publish to it, studios dial in and get their feeds.
 
+mod api;
 mod directory;
+mod gate;
 mod studios;
 
 use std::collections::HashMap;
@@ -8,35 +10,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result};
-use hub::{Feed, Hub, Publisher};
-use media::PublicationId;
-use rtmp::adobe::{Answer, Verifier};
-use rtmp::session::{Rejection, Request};
+use anyhow::Result;
+use hub::{Feed, Hub};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
-use crate::config::TlsFiles;
 use crate::config::relay::Config;
-use crate::door::{Door, Encoder, Gate, Player, Secure};
+use crate::door::{Door, Secure};
 use crate::error::Hint;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinLink;
 use crate::limit::Hits;
 use crate::login::OnAir;
+use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
 use crate::quic::Listener;
-use crate::secret::{KeyHash, Secret, StreamKey, Token};
-use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm, rtmp_server,
-    rtmps_server,
-};
+use crate::secret::{Secret, StreamKey, Token};
+use crate::status::{rtmp_server, rtmps_server};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
 use crate::tls::{self, Certificate};
 use crate::traces::Traces;
-use crate::web::{self, AllowedHosts, ApiError};
+use crate::web::{self, AllowedHosts};
 
 use directory::{Directory, FeedId};
 use studios::Studio;
@@ -278,23 +273,6 @@ impl Node {
         self.by_password.forget(feed);
     }
 
-    /// What is in the directory; a relay that has just started waits for the studio that knows it.
-    async fn find<T>(&self, look: impl Fn(&Directory) -> Option<T>) -> Option<T> {
-        let mut directory = self.directory.subscribe();
-        let grace = self.started + self.config.start_grace;
-        let found = tokio::time::timeout_at(grace.into(), async {
-            loop {
-                let found = look(&directory.borrow_and_update());
-                if found.is_some() {
-                    return found;
-                }
-                directory.changed().await.ok()?;
-            }
-        });
-        // The timeout looks once even when it has long passed.
-        found.await.ok().flatten()
-    }
-
     fn connections(&self) -> (usize, usize) {
         let door = self.door.get().and_then(Weak::upgrade);
         door.map_or((0, 0), |door| door.connections())
@@ -303,148 +281,6 @@ impl Node {
     fn lock_store(&self) -> MutexGuard<'_, Stored> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The feed of the first key that opens one; all are looked up, whatever comes of it.
-fn find_key(directory: &Directory, hashes: &[KeyHash]) -> Option<FeedId> {
-    hashes.iter().fold(None, |found, hash| {
-        let next = directory.find(hash);
-        found.or(next)
-    })
-}
-
-impl Gate for Node {
-    async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
-        let hashes = StreamKey::hashes_in(request);
-        let look = |directory: &Directory| match &request.user {
-            Some(user) => directory.find_user(user).map(|(feed, _)| feed.clone()),
-            None => find_key(directory, &hashes),
-        };
-        let id = match hashes.is_empty() && request.user.is_none() {
-            true => None,
-            false => self.find(look).await,
-        };
-        let id = id.ok_or(Rejection::Denied)?;
-        let publisher = publish(&self.hub.feed(id.clone()), &id, peer)?;
-        if request.user.is_some() {
-            self.by_password.note(id.clone(), publisher.publication());
-        }
-        // The key may have been revoked in between, before there was anything to cut.
-        if look(&self.directory.borrow()).as_ref() != Some(&id) {
-            return Err(Rejection::Denied);
-        }
-        Ok(Encoder { publisher, feed: id.to_string() })
-    }
-
-    async fn login(&self, answer: &Answer) -> bool {
-        // A wrong password waits as an unknown user does, and costs the same.
-        let look = |directory: &Directory| {
-            let known = directory.find_user(&answer.user);
-            let verifier = known.map_or(Verifier::default(), |(_, verifier)| *verifier);
-            let is_right = answer.matches(&verifier);
-            (is_right && known.is_some()).then_some(())
-        };
-        self.find(look).await.is_some()
-    }
-
-    fn play(&self, _: &Request, _: SocketAddr) -> Result<Player, Rejection> {
-        // Feeds are played at the studio.
-        Err(Rejection::NotFound)
-    }
-}
-
-/// Puts a new publication on air, and says whose it takes over.
-pub(crate) fn publish(
-    feed: &Feed,
-    name: &dyn std::fmt::Display,
-    peer: SocketAddr,
-) -> Result<Publisher, Rejection> {
-    let incumbent = feed.origin();
-    match feed.publish(PublicationId(rand::random()), Instant::now()) {
-        Ok(publisher) => {
-            if let Some(incumbent) = incumbent {
-                info!(feed = %name, %peer, incumbent, "an encoder takes over from another");
-            }
-            publisher.set_origin(peer.to_string());
-            Ok(publisher)
-        }
-        Err(fought) => {
-            let incumbent = incumbent.unwrap_or_default();
-            warn!(feed = %name, %peer, incumbent, "{fought}: the incumbent stays");
-            Err(Rejection::Busy)
-        }
-    }
-}
-
-impl web::Node for Node {
-    fn status(&self) -> Status {
-        let now = Instant::now();
-        let feeds: Vec<_> = self.directory.borrow().feeds().collect();
-        let mut alarms: Vec<_> = self.certificate.alarm().into_iter().collect();
-        let feeds = feeds.into_iter().map(|id| {
-            let snapshot = self.hub.snapshot(&id, now);
-            alarms.extend(feed_alarm(&id, &snapshot));
-            let studio = Some(id.studio.to_string());
-            FeedStatus { studio, ..FeedStatus::of(&id.name, &snapshot) }
-        });
-        let mut feeds: Vec<_> = feeds.collect();
-        feeds.sort_by(|a, b| (&a.studio, &a.name).cmp(&(&b.studio, &b.name)));
-        let studios = self.lock_studios();
-        let mut links: Vec<_> = studios.iter().map(|(key, studio)| studio.status(key)).collect();
-        links.sort_by(|a, b| a.peer.cmp(&b.peer));
-        let (guests, sessions) = self.connections();
-        Status {
-            role: "relay".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            uptime_s: self.started.elapsed().as_secs(),
-            public_key: self.identity.public_key().to_base32(),
-            addresses: Addresses {
-                rtmp: Some(self.addresses.rtmp.to_string()),
-                rtmps: self.addresses.rtmps.map(|address| address.to_string()),
-                secure: Some(self.addresses.secure.to_string()),
-                http: Some(self.addresses.http.to_string()),
-            },
-            join_link: Some(KeyText::link(&self.join_link())),
-            connections: (guests + sessions) as u64,
-            alarms,
-            feeds,
-            links,
-            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
-        }
-    }
-
-    fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {
-        Err(ApiError::feeds_belong_to_the_studio())
-    }
-
-    fn add_feed(&self, _: &str) -> Result<FeedInfo, ApiError> {
-        Err(ApiError::feeds_belong_to_the_studio())
-    }
-
-    fn rotate_feed(&self, _: &str) -> Result<FeedInfo, ApiError> {
-        Err(ApiError::feeds_belong_to_the_studio())
-    }
-
-    fn set_auth(&self, _: &str, _: bool) -> Result<FeedInfo, ApiError> {
-        Err(ApiError::feeds_belong_to_the_studio())
-    }
-
-    fn remove_feed(&self, _: &str) -> Result<(), ApiError> {
-        Err(ApiError::feeds_belong_to_the_studio())
-    }
-
-    fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {
-        let invite = self.lock_store().invites.create(uses, expires, SystemTime::now())?;
-        Ok(self.link_with(invite).expose())
-    }
-}
-
-/// Listens on a TCP address, or says what to do.
-pub(crate) fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    let port = address.port().saturating_add(1);
-    platform::listen_tcp(address).with_context(|| format!("cannot listen on {address}")).hint(
-        format!("stop the program that uses the port, or choose another with --{option} :{port}"),
-    )
 }
 
 /// Listens for studios on a UDP port, and for TLS on the TCP port of the same number.
@@ -460,46 +296,6 @@ fn listen_secure(identity: &Identity, address: SocketAddr) -> Result<(Listener, 
             Err(_) if attempts > 0 => {}
             listener => return Ok((quic, listener?)),
         }
-    }
-}
-
-/// The owner's certificate, or else one for this host, made now.
-pub(crate) fn certificate(
-    files: Option<&TlsFiles>,
-    host: Option<&str>,
-    addresses: &[IpAddr],
-) -> Result<Arc<Certificate>> {
-    let Some(files) = files else {
-        let names = tls::certificate::names(host, addresses);
-        let made = Certificate::self_signed(&names).context("cannot make a TLS certificate")?;
-        return Ok(Arc::new(made));
-    };
-    let certificate = match Certificate::load(files.clone()) {
-        Ok(certificate) => certificate,
-        Err(error) => {
-            let hint = error.hint();
-            return Err(error).context("cannot use the TLS certificate").hint(hint);
-        }
-    };
-    let file = files.certificate.display();
-    if let Some(alarm) = certificate.alarm() {
-        warn!("{alarm}");
-    }
-    if let Some(host) = host.filter(|host| !certificate.covers(host)) {
-        warn!(host, %file, "the TLS certificate is for other names: encoders will not trust it");
-    }
-    Ok(Arc::new(certificate))
-}
-
-/// RTMPS on a port of its own, if there is one.
-pub(crate) async fn serve_rtmps<G: Gate>(
-    door: Arc<Door<G>>,
-    listener: Option<TcpListener>,
-    secure: Arc<Secure>,
-    shutdown: CancellationToken,
-) {
-    if let Some(listener) = listener {
-        door.serve_tls(listener, secure, shutdown).await;
     }
 }
 

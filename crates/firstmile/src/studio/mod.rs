@@ -1,5 +1,7 @@
 //! The studio: feeds come from relays that it dials and from encoders on the LAN, players play.
 
+mod api;
+mod gate;
 pub mod uplink;
 
 use std::net::SocketAddr;
@@ -8,33 +10,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use backhaul::{FeedKey, Hello};
-use hub::{Cut, Feed, Hub, Policy};
-use rtmp::adobe::{Answer, Verifier};
-use rtmp::session::{Rejection, Request};
+use hub::{Feed, Hub};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::config::studio::{Config, JoinPolicy};
-use crate::door::{Door, Encoder, Gate, Player, Secure};
-use crate::egress::takes::Takes;
+use crate::config::studio::Config;
+use crate::door::{Door, Secure};
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
 use crate::limit::Hits;
 use crate::login::OnAir;
+use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
 use crate::quic::Dialer;
-use crate::relay::{certificate, listen, publish, serve_rtmps};
-use crate::secret::{FeedName, KeyHash, StreamKey, Token};
-use crate::status::{
-    Addresses, Auth, FeedInfo, FeedStatus, KeyText, LimitStatus, Publish, Status, feed_alarm,
-};
+use crate::secret::{StreamKey, Token};
+use crate::status::{Auth, FeedInfo, Publish};
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
 use crate::tls::{self, Certificate};
 use crate::traces::Traces;
-use crate::web::{self, AllowedHosts, ApiError};
+use crate::web::{self, AllowedHosts};
 
 use uplink::Uplink;
 
@@ -310,29 +307,6 @@ impl Node {
         }
     }
 
-    /// The feed of the first key that opens one here; all are compared with all, whatever comes
-    /// of it.
-    fn find_key(&self, hashes: &[KeyHash]) -> Option<String> {
-        let store = self.lock();
-        let mut found: Option<(usize, &StoredFeed)> = None;
-        for feed in store.feeds.list() {
-            let own = feed.secret.key_hash();
-            for (at, hash) in hashes.iter().enumerate() {
-                if own.matches(hash) && found.is_none_or(|(before, _)| at < before) {
-                    found = Some((at, feed));
-                }
-            }
-        }
-        found.map(|(_, feed)| feed.name.to_string())
-    }
-
-    /// The feed that a user may publish, and what proves the password.
-    fn find_user(&self, user: &str) -> Option<(String, Verifier)> {
-        let list = self.list.borrow();
-        let login = list.logins.iter().find(|login| login.user == user)?;
-        Some((login.feed.clone(), login.verifier))
-    }
-
     /// What user and password an encoder types, if the feed has them.
     fn auth(&self, feed: &StoredFeed, publish: &[Publish]) -> Option<Auth> {
         Some(Auth::new(&publish.first()?.server, feed.auth.as_ref()?))
@@ -341,29 +315,6 @@ impl Node {
     /// Tells every relay of the feeds as they are now.
     fn push_keys(&self, store: &Stored) {
         self.list.send_replace(Arc::new(for_relays(store.feeds.list())));
-    }
-
-    fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
-        let name = feed.name.as_str();
-        let snapshot = self.hub.snapshot(&name.to_owned(), now);
-        let mut status = FeedStatus::of(name, &snapshot);
-        status.publish = self.publish(&feed.key());
-        status.auth = self.auth(feed, &status.publish);
-        status.play = Some(self.play_url(name));
-        if self.config.play.lan && !self.rtmp.ip().to_canonical().is_loopback() {
-            let (host, key) = (self.lan_host(), self.play_key.expose());
-            status.play_lan = Some(KeyText::play_lan(&host, self.rtmp.port(), name, key));
-        }
-        let Some(publication) = snapshot.publication else { return status };
-        for uplink in &self.uplinks {
-            let Some(figures) = uplink.inbox().figures(publication) else { continue };
-            status.via = Some(uplink.relay().name.clone());
-            status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);
-            status.latency.relay_queue_ms = figures.relay_queue;
-            status.latency.backhaul_ms = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
-            status.drops.skipped_tags = figures.skipped;
-        }
-        status
     }
 }
 
@@ -378,59 +329,6 @@ fn for_relays(feeds: &[StoredFeed]) -> FeedList {
     FeedList {
         keys: feeds.iter().map(key).collect(),
         logins: feeds.iter().filter_map(login).collect(),
-    }
-}
-
-impl Gate for Node {
-    async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
-        let hashes = StreamKey::hashes_in(request);
-        let look = || match &request.user {
-            Some(user) => self.find_user(user).map(|(feed, _)| feed),
-            None => self.find_key(&hashes),
-        };
-        let feed = look().ok_or(Rejection::Denied)?;
-        let publisher = publish(&self.hub.feed(feed.clone()), &feed, peer)?;
-        if request.user.is_some() {
-            self.by_password.note(feed.clone(), publisher.publication());
-        }
-        // The key may have been revoked in between, before there was anything to cut.
-        if look().as_ref() != Some(&feed) {
-            return Err(Rejection::Denied);
-        }
-        Ok(Encoder { publisher, feed })
-    }
-
-    async fn login(&self, answer: &Answer) -> bool {
-        let known = self.find_user(&answer.user);
-        // An unknown user costs what a wrong password costs.
-        let verifier = known.as_ref().map_or(Verifier::default(), |(_, verifier)| *verifier);
-        answer.matches(&verifier) && known.is_some()
-    }
-
-    fn play(&self, request: &Request, peer: SocketAddr) -> Result<Player, Rejection> {
-        let target = request.target().map_err(|_| Rejection::NotFound)?;
-        let is_here = peer.ip().is_loopback();
-        let needs_key = !is_here || self.config.play.loopback_key;
-        let keys = request.keys();
-        let has_key = keys.iter().fold(false, |has, key| self.play_key.matches(key) | has);
-        let is_allowed = is_here || self.config.play.lan;
-        // Who came as a user came to publish.
-        if !is_allowed || needs_key && !has_key || request.user.is_some() {
-            return Err(Rejection::Denied);
-        }
-        let name = target.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-        if self.lock().feeds.find(&name).is_none() {
-            return Err(Rejection::NotFound);
-        }
-        let play = &self.config.play;
-        let join = match play.join {
-            JoinPolicy::Fast => hub::Join::Fast,
-            JoinPolicy::Smooth => hub::Join::Smooth,
-            JoinPolicy::Keyframe => hub::Join::Keyframe,
-        };
-        let policy = Policy { join, max_delay: play.max_delay, verbatim: false };
-        let takes = Takes::new(request.capabilities.clone(), play.multitrack);
-        Ok(Player { feed: self.hub.feed(name.clone()), policy, takes, name })
     }
 }
 
@@ -468,96 +366,6 @@ impl uplink::Studio for Node {
         if let Err(error) = self.lock().relays.admitted(&relay.pin) {
             warn!(%error, "cannot write down that the relay has admitted this studio");
         }
-    }
-}
-
-impl web::Node for Node {
-    fn status(&self) -> Status {
-        let now = Instant::now();
-        let stored = self.lock().feeds.list().to_vec();
-        let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
-        let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
-        alarms.extend(self.certificate.alarm());
-        for feed in &stored {
-            let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
-            alarms.extend(feed_alarm(&feed.name, &snapshot));
-        }
-        let (guests, sessions) = self.connections();
-        Status {
-            role: "studio".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            uptime_s: self.started.elapsed().as_secs(),
-            public_key: self.identity.public_key().to_base32(),
-            addresses: Addresses {
-                rtmp: Some(self.rtmp.to_string()),
-                rtmps: self.rtmps.map(|address| address.to_string()),
-                secure: None,
-                http: Some(self.http.to_string()),
-            },
-            join_link: None,
-            connections: (guests + sessions) as u64,
-            alarms,
-            feeds,
-            links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
-            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
-        }
-    }
-
-    fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {
-        Ok(self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect())
-    }
-
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
-        let name: FeedName = name.parse()?;
-        let mut store = self.lock();
-        let feed = store.feeds.add(&name)?;
-        self.push_keys(&store);
-        drop(store);
-        info!(feed = %name, "added");
-        Ok(self.info(&feed))
-    }
-
-    fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
-        let name: FeedName = name.parse()?;
-        let mut store = self.lock();
-        let feed = store.feeds.rotate(&name)?;
-        self.push_keys(&store);
-        drop(store);
-        // What came with the old key ends, here and at every relay.
-        self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
-        info!(feed = %name, "its key was rotated");
-        Ok(self.info(&feed))
-    }
-
-    fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
-        let name: FeedName = name.parse()?;
-        let mut store = self.lock();
-        let feed = store.feeds.set_auth(&name, on)?;
-        self.push_keys(&store);
-        drop(store);
-        if !on {
-            // Who came with the password goes with it, here and at every relay.
-            let feed = name.to_string();
-            self.by_password.cut(&feed, &self.hub.feed(feed.clone()), Instant::now());
-        }
-        info!(feed = %name, on, "user and password were switched");
-        Ok(self.info(&feed))
-    }
-
-    fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
-        let name: FeedName = name.parse()?;
-        let mut store = self.lock();
-        store.feeds.remove(&name)?;
-        self.push_keys(&store);
-        drop(store);
-        self.hub.remove(&name.to_string());
-        self.by_password.forget(&name.to_string());
-        info!(feed = %name, "removed");
-        Ok(())
-    }
-
-    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
-        Err(ApiError::invites_belong_to_the_relay())
     }
 }
 

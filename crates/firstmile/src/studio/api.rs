@@ -1,0 +1,127 @@
+//! The studio as dashboard and API see it, and what they change.
+
+use std::time::{Duration, Instant};
+
+use hub::Cut;
+use tracing::info;
+
+use super::Node;
+use crate::secret::FeedName;
+use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm};
+use crate::store::StoredFeed;
+use crate::web::{self, ApiError};
+
+impl web::Node for Node {
+    fn status(&self) -> Status {
+        let now = Instant::now();
+        let stored = self.lock().feeds.list().to_vec();
+        let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
+        let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
+        alarms.extend(self.certificate.alarm());
+        for feed in &stored {
+            let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
+            alarms.extend(feed_alarm(&feed.name, &snapshot));
+        }
+        let (guests, sessions) = self.connections();
+        Status {
+            role: "studio".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            public_key: self.identity.public_key().to_base32(),
+            addresses: Addresses {
+                rtmp: Some(self.rtmp.to_string()),
+                rtmps: self.rtmps.map(|address| address.to_string()),
+                secure: None,
+                http: Some(self.http.to_string()),
+            },
+            join_link: None,
+            connections: (guests + sessions) as u64,
+            alarms,
+            feeds,
+            links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
+            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
+        }
+    }
+
+    fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {
+        Ok(self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect())
+    }
+
+    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.add(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        info!(feed = %name, "added");
+        Ok(self.info(&feed))
+    }
+
+    fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.rotate(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        // What came with the old key ends, here and at every relay.
+        self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
+        info!(feed = %name, "its key was rotated");
+        Ok(self.info(&feed))
+    }
+
+    fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_auth(&name, on)?;
+        self.push_keys(&store);
+        drop(store);
+        if !on {
+            // Who came with the password goes with it, here and at every relay.
+            let feed = name.to_string();
+            self.by_password.cut(&feed, &self.hub.feed(feed.clone()), Instant::now());
+        }
+        info!(feed = %name, on, "user and password were switched");
+        Ok(self.info(&feed))
+    }
+
+    fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        store.feeds.remove(&name)?;
+        self.push_keys(&store);
+        drop(store);
+        self.hub.remove(&name.to_string());
+        self.by_password.forget(&name.to_string());
+        info!(feed = %name, "removed");
+        Ok(())
+    }
+
+    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
+}
+
+impl Node {
+    fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
+        let name = feed.name.as_str();
+        let snapshot = self.hub.snapshot(&name.to_owned(), now);
+        let mut status = FeedStatus::of(name, &snapshot);
+        status.publish = self.publish(&feed.key());
+        status.auth = self.auth(feed, &status.publish);
+        status.play = Some(self.play_url(name));
+        if self.config.play.lan && !self.rtmp.ip().to_canonical().is_loopback() {
+            let (host, key) = (self.lan_host(), self.play_key.expose());
+            status.play_lan = Some(KeyText::play_lan(&host, self.rtmp.port(), name, key));
+        }
+        let Some(publication) = snapshot.publication else { return status };
+        for uplink in &self.uplinks {
+            let Some(figures) = uplink.inbox().figures(publication) else { continue };
+            status.via = Some(uplink.relay().name.clone());
+            status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);
+            status.latency.relay_queue_ms = figures.relay_queue;
+            status.latency.backhaul_ms = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
+            status.drops.skipped_tags = figures.skipped;
+        }
+        status
+    }
+}
