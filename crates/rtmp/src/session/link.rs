@@ -53,8 +53,19 @@ impl Link {
         }
     }
 
-    /// Counts bytes that were consumed before the chunks, in the handshake.
-    pub(super) fn count_received(&mut self, count: usize) {
+    /// Takes a step of the handshake, which comes before the chunks; `true` once it is complete.
+    pub(super) fn shake_hands(
+        &mut self,
+        input: &mut BytesMut,
+        step: impl FnOnce(&mut BytesMut, &mut SendQueue) -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
+        let before = input.len();
+        let is_complete = step(input, &mut self.send)?;
+        self.count_received(before - input.len());
+        Ok(is_complete)
+    }
+
+    fn count_received(&mut self, count: usize) {
         self.received += count as u64;
     }
 

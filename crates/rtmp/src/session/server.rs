@@ -162,10 +162,7 @@ impl Server {
 
     fn try_handle_input(&mut self, input: &mut BytesMut) -> Result<(), Error> {
         if let Some(handshake) = &mut self.handshake {
-            let before = input.len();
-            let is_complete = handshake.handle_input(input, &mut self.link.send)?;
-            self.link.count_received(before - input.len());
-            if !is_complete {
+            if !self.link.shake_hands(input, |input, send| handshake.handle_input(input, send))? {
                 return Ok(());
             }
             self.handshake = None;
