@@ -1,11 +1,19 @@
 //! What the backhaul owes a feed when a node or the network goes away and comes back.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use media::Track;
+use backhaul::{Close, Event, FeedKey, Hello, Message, Session, Subscribe, VERSION};
+use firstmile::egress::backhaul::Control;
+use firstmile::identity::Identity;
+use firstmile::join::JoinLink;
+use firstmile::quic::Dialer;
+use firstmile::secret::Secret;
+use media::{Tag, Track, TrackSet};
+use rtmp::session::Intent;
 use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
-use testkit::{Node, PATIENCE, fixture, tempdir, wait_until};
+use testkit::{Node, OwnClient, PATIENCE, fixture, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -105,4 +113,69 @@ fn a_feed_that_is_removed_while_its_relay_is_away_harms_no_other() {
     player.wait_video(30, PATIENCE);
     let links = studio.status().unwrap()["links"].clone();
     assert!(links[0]["reconnects"].as_u64() <= Some(3), "{links}");
+}
+
+/// A studio that is still busy with a publication when it closes it: the encoder that took over at
+/// the relay meanwhile is another one, and stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_a_publication_does_not_end_the_next() {
+    let relay = relay();
+    let join: JoinLink = relay.join_link().parse().unwrap();
+    let dialer = Dialer::new(Arc::new(Identity::generate()));
+    let link = dialer.dial(relay.address("secure"), join.pin).await.unwrap();
+    let (send, receive) = link.open_control().await.unwrap();
+    let session = Session::dial(Hello {
+        versions: vec![VERSION],
+        instance: [1; 16],
+        agent: String::new(),
+        name: "busy".into(),
+        invite: join.invite.expose().into(),
+    });
+    let mut control = Control { session, send, receive };
+    control.flush().await.unwrap();
+    assert!(matches!(control.event().await.unwrap(), Event::Open(_)));
+    let secret = Secret::random();
+    let hash = secret.key_hash().0;
+    control.session.send(&Message::Feeds(vec![FeedKey { name: "camera".into(), hash }]));
+    control.flush().await.unwrap();
+    let url = relay.url(&format!("camera-{}", secret.expose()));
+    let ready = || {
+        let url = url.clone();
+        tokio::task::spawn_blocking(move || OwnClient::ready(&url, Intent::Publish))
+    };
+    let announced = async |control: &mut Control| {
+        let next = async {
+            loop {
+                if let Event::Message(Message::Announce(announce)) = control.event().await.unwrap()
+                {
+                    return announce.publication;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("an encoder is on air")
+    };
+
+    let mut first = ready().await.unwrap();
+    let publication = announced(&mut control).await;
+    control.session.send(&Message::Subscribe(Subscribe {
+        subscription: 1,
+        feed: "camera".into(),
+        publication,
+        released: TrackSet::default(),
+    }));
+    control.flush().await.unwrap();
+    // More than the link takes of it as long as nobody reads.
+    let mut body = vec![0; 4 << 20];
+    body[..2].copy_from_slice(&[0x17, 1]);
+    first.send(&Tag::new(Track::Video, 0, body.into())).unwrap();
+    let _stream = link.accept_tags().await.unwrap();
+
+    let mut second = ready().await.unwrap();
+    control.session.send(&Message::Close(Close { publication, text: "no longer".into() }));
+    // Then the relay has the time to announce what is on air now.
+    control.session.send(&Message::Unsubscribe(1));
+    control.flush().await.unwrap();
+    announced(&mut control).await;
+    second.send(&Tag::new(Track::Video, 0, vec![0x17, 1, 0, 0, 0].into())).unwrap();
+    relay.wait_feed("camera", "live");
 }

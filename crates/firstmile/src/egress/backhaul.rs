@@ -325,8 +325,7 @@ impl FeedSender {
                     Command::Unsubscribe(id) if id == subscription => return Ok(None),
                     Command::Unsubscribe(_) => {}
                     Command::Close(close) if close.publication == publication => {
-                        warn!(%publication, reason = close.text, "the studio closed the encoder");
-                        self.feed.cut(Cut::TakenOver, Instant::now());
+                        self.close(&close);
                     }
                     Command::Close(_) => {}
                 },
@@ -348,7 +347,8 @@ impl FeedSender {
     fn close(&self, close: &Close) {
         if self.feed.publication() == Some(close.publication) {
             warn!(publication = %close.publication, reason = close.text, "the studio closed the encoder");
-            self.feed.cut(Cut::TakenOver, Instant::now());
+            // Another encoder may have taken over by now: that one stays.
+            self.feed.cut_publication(close.publication, Cut::TakenOver, Instant::now());
         }
     }
 }
