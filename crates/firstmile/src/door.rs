@@ -207,7 +207,7 @@ impl<G: Gate> Door<G> {
             debug!(%peer, "connection refused: too many a second from this address");
             return None;
         }
-        match self.guests.enter(peer.ip()) {
+        match self.guests.enter_among(self.networks.places(peer.ip()), peer.ip()) {
             Ok((guest, hit)) => {
                 hit.into_iter().for_each(|limit| self.hits.count(limit));
                 Some(guest)

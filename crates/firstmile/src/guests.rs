@@ -1,8 +1,9 @@
 //! Who is in: connections that were let in, and guests that were not let in yet.
 //!
-//! An honest client is let in within a round trip or two, so it is hardly ever the oldest guest.
 //! Where guests are too many, the oldest makes room for the newcomer: mute sockets lock nobody
-//! out. Connections that were let in are never asked to leave.
+//! out. An address has as many places as it may open connections in three seconds: in that time
+//! an honest client shows its key over any network, whoever else is behind its address.
+//! Connections that were let in are never asked to leave.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -69,10 +70,23 @@ impl Guests {
     ///
     /// [`Limit::Connections`] if all there is room for were let in.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Guest, Option<Limit>), Limit> {
+        self.enter_among(self.bounds.per_address, address)
+    }
+
+    /// As [`Guests::enter`], where this address may have so many guests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guests::enter`].
+    pub fn enter_among(
+        self: &Arc<Self>,
+        per_address: usize,
+        address: IpAddr,
+    ) -> Result<(Guest, Option<Limit>), Limit> {
         let network = network_of(address);
         let mut inner = self.lock();
         let neighbours = inner.networks.get(&network).map_or(0, VecDeque::len);
-        let hit = if neighbours >= self.bounds.per_address {
+        let hit = if neighbours >= per_address {
             inner.dismiss_oldest_of(network);
             Some(Limit::GuestsOfAddress)
         } else if inner.waiting.len() >= self.bounds.guests {

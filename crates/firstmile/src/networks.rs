@@ -14,8 +14,12 @@ use crate::rate::Bucket;
 
 /// Networks that are remembered. Where there are more, those seen longest ago are forgotten.
 const MAX_NETWORKS: usize = 4_096;
-/// How much more often a network may connect from which somebody was let in.
-const TRUST: f64 = 10.0;
+/// How many more connections at once, and places for guests, a network has from which somebody was
+/// let in.
+const TRUST: usize = 10;
+/// How much more often it may connect in the long run: not more often than the guests that it may
+/// have leave an honest one the time to show its key.
+const TRUSTED_RATE: f64 = 4.0;
 
 /// Rates of connections and of wrong keys, by network.
 #[derive(Debug)]
@@ -62,9 +66,17 @@ impl Networks {
         let limits = &self.limits;
         let mut known = self.lock();
         let network = self.network(&mut known, address, now);
-        let trust = if network.sessions > 0 { TRUST } else { 1.0 };
+        let (faster, more) =
+            if network.sessions > 0 { (TRUSTED_RATE, TRUST as f64) } else { (1.0, 1.0) };
         let (rate, burst) = (limits.connections_per_second, limits.connection_burst);
-        network.connections.take(1.0, f64::from(rate) * trust, f64::from(burst) * trust, now)
+        network.connections.take(1.0, f64::from(rate) * faster, f64::from(burst) * more, now)
+    }
+
+    /// Guests that a network may have.
+    pub fn places(&self, address: IpAddr) -> usize {
+        let sessions = self.lock().get(&network_of(address)).map_or(0, |known| known.sessions);
+        let places = self.limits.unauthenticated_per_ip;
+        if sessions > 0 { places.saturating_mul(TRUST) } else { places }
     }
 
     /// Counts a wrong key; says if its answer has to wait.
@@ -159,16 +171,47 @@ mod tests {
     }
 
     #[test]
-    fn a_network_with_a_session_may_connect_ten_times_as_often() {
+    fn a_network_with_a_session_may_connect_more_often() {
         let (networks, now) = (networks(), Instant::now());
         let address = ip("192.0.2.1");
         let session = networks.admit(address, now);
         let later = now + Duration::from_secs(60);
         let connects = |now| (0..100).filter(|_| networks.connect(address, now)).count();
         assert_eq!(connects(later), 30);
-        assert_eq!(connects(later + Duration::from_secs(1)), 20);
+        assert_eq!(connects(later + Duration::from_secs(1)), 8);
+        assert_eq!(networks.places(address), 10 * networks.places(ip("192.0.2.2")));
         drop(session);
+        assert_eq!(networks.places(address), networks.places(ip("192.0.2.2")));
         assert_eq!(connects(later + Duration::from_secs(61)), 3);
+    }
+
+    /// As long as an RTMPS encoder with 600 ms to the relay takes to its key.
+    #[tokio::test]
+    async fn whoever_floods_behind_an_honest_clients_address_does_not_push_it_out() {
+        let (limits, start, address) = (Limits::default(), Instant::now(), ip("192.0.2.1"));
+        let bounds = crate::guests::Bounds {
+            connections: limits.connections,
+            guests: limits.unauthenticated,
+            per_address: limits.unauthenticated_per_ip,
+        };
+        for is_trusted in [false, true] {
+            let (networks, guests) = (Networks::new(&limits), crate::guests::Guests::new(bounds));
+            let session = is_trusted.then(|| networks.admit(address, start));
+            let mut flood = Vec::new();
+            let mut knock = |now| {
+                let places = networks.places(address);
+                let came = networks.connect(address, now);
+                came.then(|| guests.enter_among(places, address).unwrap().0)
+            };
+            // Until nothing is left of what may come at once.
+            let flooded = start + Duration::from_secs(60);
+            (0..60_000).for_each(|ms| flood.extend(knock(start + Duration::from_millis(ms))));
+            let mut later = (0..).map(|ms| flooded + Duration::from_millis(ms));
+            let honest = later.find_map(&mut knock).expect("some who knock come in");
+            later.take(3_000).for_each(|now| flood.extend(knock(now)));
+            assert_eq!(honest.stay(async {}).await, Some(()), "trusted: {is_trusted}");
+            drop(session);
+        }
     }
 
     #[test]

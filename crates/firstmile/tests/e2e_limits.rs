@@ -85,7 +85,7 @@ fn ended(client: &mut OwnClient) -> Option<String> {
 
 #[test]
 fn mute_sockets_lock_nobody_out() {
-    let studio = studio("");
+    let studio = studio("[limits]\nunauthenticated_per_ip = 16\n");
     let crowd: Vec<_> = (0..40).map(|_| mute(&studio)).collect();
     wait_hits(&studio, "unauthenticated_per_ip", 24);
     assert_closed(&crowd[0]);

@@ -15,9 +15,10 @@ pub struct Limits {
     pub connections: usize,
     /// Connections that have not shown a valid key yet.
     pub unauthenticated: usize,
-    /// Connections of one address that have not shown a valid key yet.
+    /// Connections of one address that have not shown a valid key yet; ten times that where one of
+    /// them was let in.
     pub unauthenticated_per_ip: usize,
-    /// Connections of one address a second; ten times that where one of them was let in.
+    /// Connections of one address a second; four times that where one of them was let in.
     pub connections_per_second: u32,
     /// Connections of one address at once; ten times that where one of them was let in.
     pub connection_burst: u32,
@@ -109,7 +110,7 @@ impl Default for Limits {
         Self {
             connections: 1000,
             unauthenticated: 256,
-            unauthenticated_per_ip: 16,
+            unauthenticated_per_ip: 64,
             connections_per_second: 20,
             connection_burst: 100,
             auth_failures_per_minute: 10,
