@@ -31,6 +31,9 @@ use crate::{egress, ingest, platform, tls, web};
 /// How long a refused or ended peer may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Why a connection ended whose client asked for nothing.
+const LEFT: &str = "the client left";
+
 /// How long connections may take to end once the node stops.
 const DRAIN: Duration = ingest::rtmp::LEAVE.saturating_add(FAREWELL);
 
@@ -256,6 +259,17 @@ impl<G: Gate> Door<G> {
         }
     }
 
+    /// Says why a guest left: a person may look for it, but a flood of strangers must not fill the
+    /// log.
+    fn goodbye(&self, reason: &str) {
+        match self.mistakes.now(reason, Instant::now()) {
+            _ if reason == LEFT => debug!(reason, "closed before a request"),
+            Some(0) => info!(reason, "closed"),
+            Some(unsaid) => info!(reason, unsaid, "closed"),
+            None => debug!(reason, "closed"),
+        }
+    }
+
     async fn run<S>(&self, socket: S, visit: Visit, shutdown: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -277,6 +291,8 @@ impl<G: Gate> Door<G> {
         let limit = over.as_ref().err().and_then(|error| Limit::of(error, !guest.is_admitted()));
         limit.into_iter().for_each(|limit| self.hits.count(limit));
         match over {
+            // Whoever wants to can say these as often as he may connect.
+            Ok(reason) if !guest.is_admitted() => self.goodbye(reason),
             Ok(reason) => info!(reason, "closed"),
             Err(Error::Rtmp(error @ (rtmp::Error::Http | rtmp::Error::Tls | rtmp::Error::Ssh))) => {
                 self.mistaken(&error.to_string());
@@ -308,7 +324,7 @@ impl<G: Gate> Door<G> {
             };
             let request = match request.ok_or(Error::Dismissed)?? {
                 Asked::For(request) => request,
-                Asked::Nothing => return Ok("the client left"),
+                Asked::Nothing => return Ok(LEFT),
                 Asked::ToConnect(claim) => {
                     let answer = self.authenticate(connection, guest, claim);
                     let Some(answer) = shutdown.run_until_cancelled(answer).await else {
@@ -477,7 +493,14 @@ impl<G: Gate> Door<G> {
                 self.hits.count(Limit::Players);
                 warn!(client, "refused: the feed has as many players as it may have");
             }
-            Rejection::NotFound => info!(client, "refused: there is no such feed"),
+            Rejection::NotFound => {
+                let why = "there is no such feed";
+                match self.mistakes.now(why, Instant::now()) {
+                    Some(0) => info!(client, "refused: {why}"),
+                    Some(unsaid) => info!(client, unsaid, "refused: {why}"),
+                    None => debug!(client, "refused: {why}"),
+                }
+            }
             Rejection::Failed => warn!(client, "refused: it failed here"),
         }
         connection.session.reject(why);

@@ -78,6 +78,22 @@ fn the_http_port_and_the_secure_port_take_anything() {
     });
 }
 
+/// Whoever comes and goes fills no log, however politely he does.
+#[test]
+fn a_storm_of_those_who_get_nothing_is_few_lines() {
+    let house = House::studio();
+    let before = house.studio.log().lines().count();
+    for number in 0..100 {
+        drop(Script::dial_from(attacker(number), house.door()));
+        drop(Script::attempt(attacker(number), house.door(), "play", "nothing"));
+    }
+    wait_until("they have left", PATIENCE, || {
+        house.studio.status().is_ok_and(|status| status["limits"]["unauthenticated"] == 0)
+    });
+    let lines = house.studio.log().lines().count() - before;
+    assert!(lines < 100, "{lines} lines");
+}
+
 /// Datagrams that are no QUIC, or nearly, of every size.
 fn garbage(address: SocketAddr) {
     let socket = UdpSocket::bind((attacker(0), 0)).unwrap();
