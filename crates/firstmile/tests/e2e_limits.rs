@@ -397,6 +397,25 @@ async fn mute_callers_keep_no_studio_out() {
     studio.wait_links(1);
 }
 
+/// Each handshake costs the relay work, and each refusal a line of its log.
+#[tokio::test]
+async fn callers_of_one_address_have_a_rate() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("relay.toml");
+    std::fs::write(&path, "[limits]\nconnections_per_second = 1\nconnection_burst = 1\n").unwrap();
+    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&path).start().unwrap();
+    let link: JoinLink = relay.join_link().parse().unwrap();
+    let dialer = Dialer::new(Arc::new(Identity::generate()));
+    let mut refused = false;
+    for _ in 0..20 {
+        refused |= dialer.dial(relay.address("secure"), link.pin).await.is_err();
+    }
+    assert!(refused, "all came in");
+    wait_hits(&relay, "connection_rate", 1);
+    let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+}
+
 #[test]
 fn a_relay_takes_so_many_studios_and_feeds() {
     let relay = Node::relay(FIRSTMILE)

@@ -19,6 +19,7 @@ use crate::egress::backhaul::{self as egress, Control};
 use crate::guests::{Bounds, Guest, Guests};
 use crate::identity::PublicKey;
 use crate::limit::Limit;
+use crate::networks::Networks;
 use crate::quic::{Link, Listener};
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
@@ -57,6 +58,7 @@ impl Node {
             guests: MAX_CALLERS,
             per_address: self.config.limits.unauthenticated_per_ip,
         });
+        let networks = Networks::new(&self.config.limits);
         loop {
             let incoming = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -72,6 +74,12 @@ impl Node {
                 if let Err(error) = incoming.handshake().await {
                     debug!(reason = %error, "a caller was not asked for proof of its address");
                 }
+                continue;
+            }
+            // Before the handshake, which costs more than anything else that a stranger can ask for.
+            if !networks.connect(incoming.remote_address(), Instant::now()) {
+                self.hits.count(Limit::ConnectionRate);
+                incoming.refuse();
                 continue;
             }
             let Ok((guest, hit)) = guests.enter(incoming.remote_address()) else {
