@@ -13,6 +13,11 @@ pub const EXIT_FAILED: u8 = 1;
 /// The command was called or configured wrongly.
 pub const EXIT_MISUSED: u8 = 2;
 
+/// What a peer said, or an error that repeats it, fit for a terminal.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 /// An error with advice, or with the verdict that the caller misused us.
 #[derive(Debug)]
 struct Explained {

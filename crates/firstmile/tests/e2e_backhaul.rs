@@ -8,7 +8,7 @@ use backhaul::{Close, Event, FeedKey, Hello, Message, Session, Subscribe, VERSIO
 use firstmile::egress::backhaul::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
-use firstmile::quic::Dialer;
+use firstmile::quic::{Dialer, Link};
 use firstmile::secret::Secret;
 use media::{Tag, Track, TrackSet};
 use rtmp::session::Intent;
@@ -115,14 +115,10 @@ fn a_feed_that_is_removed_while_its_relay_is_away_harms_no_other() {
     assert!(links[0]["reconnects"].as_u64() <= Some(3), "{links}");
 }
 
-/// A studio that is still busy with a publication when it closes it: the encoder that took over at
-/// the relay meanwhile is another one, and stays.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_closes_a_publication_does_not_end_the_next() {
-    let relay = relay();
+/// A studio whose words a test chooses.
+async fn join(relay: &Node, identity: Arc<Identity>) -> (Link, Control) {
     let join: JoinLink = relay.join_link().parse().unwrap();
-    let dialer = Dialer::new(Arc::new(Identity::generate()));
-    let link = dialer.dial(relay.address("secure"), join.pin).await.unwrap();
+    let link = Dialer::new(identity).dial(relay.address("secure"), join.pin).await.unwrap();
     let (send, receive) = link.open_control().await.unwrap();
     let session = Session::dial(Hello {
         versions: vec![VERSION],
@@ -134,6 +130,15 @@ async fn who_closes_a_publication_does_not_end_the_next() {
     let mut control = Control { session, send, receive };
     control.flush().await.unwrap();
     assert!(matches!(control.event().await.unwrap(), Event::Open(_)));
+    (link, control)
+}
+
+/// A studio that is still busy with a publication when it closes it: the encoder that took over at
+/// the relay meanwhile is another one, and stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_closes_a_publication_does_not_end_the_next() {
+    let relay = relay();
+    let (link, mut control) = join(&relay, Arc::new(Identity::generate())).await;
     let secret = Secret::random();
     let hash = secret.key_hash().0;
     control.session.send(&Message::Feeds(vec![FeedKey { name: "camera".into(), hash }]));
@@ -178,4 +183,39 @@ async fn who_closes_a_publication_does_not_end_the_next() {
     announced(&mut control).await;
     second.send(&Tag::new(Track::Video, 0, vec![0x17, 1, 0, 0, 0].into())).unwrap();
     relay.wait_feed("camera", "live");
+}
+
+#[tokio::test]
+async fn a_studio_with_useless_feeds_does_not_fill_the_log() {
+    let relay = relay();
+    let (_link, mut control) = join(&relay, Arc::new(Identity::generate())).await;
+    for turn in 0..10 {
+        let useless = |n| FeedKey { name: format!("NO {turn} {n}"), hash: [n; 32] };
+        control.session.send(&Message::Feeds((0..200).map(useless).collect()));
+        control.flush().await.unwrap();
+        for _ in 0..200 {
+            let event = tokio::time::timeout(PATIENCE, control.event()).await.unwrap().unwrap();
+            assert!(matches!(event, Event::Message(Message::FeedProblem(_))));
+        }
+    }
+    let lines = relay.log().matches("a feed was not taken").count();
+    assert!((1..200).contains(&lines), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_studio_says_when_it_leaves_is_fit_for_a_terminal() {
+    let relay = relay();
+    let identity = Arc::new(Identity::generate());
+    // The end of the link is noticed in one of two places.
+    for _ in 0..20 {
+        let (link, _control) = join(&relay, identity.clone()).await;
+        link.close("\u{1b}[2J");
+        wait_until("it has left", PATIENCE, || {
+            let links = relay.status().unwrap()["links"].clone();
+            links[0]["last_error"].as_str().is_some_and(|error| {
+                assert!(!error.contains('\u{1b}'), "{error:?}");
+                true
+            })
+        });
+    }
 }

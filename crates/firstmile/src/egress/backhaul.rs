@@ -22,6 +22,7 @@ use tracing::{Instrument, debug, info, warn};
 use crate::quic::{
     ClosedStream, Link, RecvStream, STEADY_PRIORITY, SendStream, VIDEO_PRIORITY, WriteError,
 };
+use crate::rate::Bucket;
 
 /// Delay beyond which a subscription skips to the newest keyframe.
 const LATENCY_BUDGET: Duration = Duration::from_secs(2);
@@ -31,6 +32,8 @@ const BATCH: usize = 64 << 10;
 const CONTROL_QUEUE: usize = 256;
 /// Commands for one feed that may wait.
 const COMMAND_QUEUE: usize = 64;
+/// Log lines of a studio about its feeds at once; then one a second.
+const LINES: f64 = 64.0;
 /// How often a subscription reports its figures.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the link's backlog is looked at.
@@ -146,6 +149,7 @@ pub async fn run(
     let mut tasks: HashMap<String, FeedTask> = HashMap::new();
     let mut govern = tokio::time::interval(GOVERN_INTERVAL);
     let mut known_problems = Vec::new();
+    let mut lines = Bucket::full(LINES, Instant::now());
     loop {
         control.flush().await?;
         tokio::select! {
@@ -153,7 +157,10 @@ pub async fn run(
                 Event::Message(Message::Feeds(list)) => {
                     let (current, problems) = feeds.push(list);
                     if problems != known_problems {
-                        for problem in &problems {
+                        // A studio may send what it likes, but not fill the log.
+                        let now = Instant::now();
+                        let mut is_said = |_: &&backhaul::FeedProblem| lines.take(1.0, 1.0, LINES, now);
+                        for problem in problems.iter().take_while(&mut is_said) {
                             warn!(feed = problem.name, reason = problem.text, "a feed was not taken");
                         }
                     }

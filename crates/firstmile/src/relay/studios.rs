@@ -16,6 +16,7 @@ use tracing::{Instrument, debug, info, warn};
 use super::Node;
 use super::directory::{self, FeedId};
 use crate::egress::backhaul::{self as egress, Control};
+use crate::error::plain;
 use crate::guests::{Bounds, Guest, Guests};
 use crate::identity::PublicKey;
 use crate::limit::Limit;
@@ -146,7 +147,7 @@ impl Node {
         let reason = tokio::select! {
             result = egress::run(&link, control, (tell, told), &peer) => match result {
                 Ok(()) => "it ended".to_owned(),
-                Err(error) => format!("{error:#}"),
+                Err(error) => plain(&format!("{error:#}")),
             },
             reason = link.closed() => reason,
         };

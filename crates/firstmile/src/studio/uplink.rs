@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::egress::backhaul::Control;
+use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
 use crate::quic::{self, Dialer, Link};
@@ -202,7 +203,7 @@ impl Uplink {
     /// Says once what a person should know, and keeps it for the status.
     fn note(&self, failure: &Failure, was_up: bool) {
         let (text, is_refused) = match failure {
-            Failure::Lost(error) => (format!("{error:#}"), false),
+            Failure::Lost(error) => (plain(&format!("{error:#}")), false),
             Failure::Refused(text) => (text.clone(), true),
         };
         let mut state = self.lock();
@@ -373,6 +374,20 @@ pub(crate) fn versions() -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_relay_says_is_fit_for_a_terminal() {
+        let uplink = Uplink::new(JoinedRelay {
+            name: "relay".into(),
+            host: "relay".into(),
+            port: 443,
+            pin: crate::identity::PublicKey([1; 32]),
+            invite: None,
+        });
+        uplink.note(&Failure::Lost(anyhow::anyhow!("closed by peer: \u{1b}[2J\n")), false);
+        let error = uplink.status().last_error.unwrap();
+        assert_eq!(error, "closed by peer: \u{fffd}[2J\u{fffd}");
+    }
 
     #[test]
     fn families_take_turns() {
