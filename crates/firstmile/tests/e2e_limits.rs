@@ -400,10 +400,8 @@ async fn mute_callers_keep_no_studio_out() {
 /// Each handshake costs the relay work, and each refusal a line of its log.
 #[tokio::test]
 async fn callers_of_one_address_have_a_rate() {
-    let dir = tempdir().unwrap();
-    let path = dir.path().join("relay.toml");
-    std::fs::write(&path, "[limits]\nconnections_per_second = 1\nconnection_burst = 1\n").unwrap();
-    let relay = Node::relay(FIRSTMILE).arg("--config").arg(&path).start().unwrap();
+    let limits = "[limits]\nconnections_per_second = 1\nconnection_burst = 1\n";
+    let relay = Node::relay(FIRSTMILE).config(limits).start().unwrap();
     let link: JoinLink = relay.join_link().parse().unwrap();
     let dialer = Dialer::new(Arc::new(Identity::generate()));
     let mut refused = false;
