@@ -138,7 +138,7 @@ fn a_key_opens_both_doors_wherever_it_stands() {
 
 #[test]
 fn publish_keys_never_play_and_play_keys_never_publish() {
-    let relay = Node::relay(FIRSTMILE).start().unwrap();
+    let relay = Node::relay(FIRSTMILE).config("start_grace = \"1s\"").start().unwrap();
     let studio = Node::studio(FIRSTMILE)
         .join(relay.join_link())
         .config("[play]\nloopback_key = true\n")
