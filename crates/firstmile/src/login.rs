@@ -83,6 +83,8 @@ pub fn salt(user: &str) -> String {
 pub struct Challenges {
     key: [u8; 32],
     started: Instant,
+    /// What the seconds are counted from: how long a node runs is nobody's business.
+    first_second: u32,
     used: Mutex<HashMap<String, VecDeque<Used>>>,
 }
 
@@ -95,7 +97,12 @@ struct Used {
 impl Challenges {
     /// None yet; time counts from `now`.
     pub fn new(now: Instant) -> Self {
-        Self { key: rand::random(), started: now, used: Mutex::default() }
+        Self {
+            key: rand::random(),
+            started: now,
+            first_second: rand::random::<u32>() / 2,
+            used: Mutex::default(),
+        }
     }
 
     /// A new challenge for this user, whoever that is.
@@ -134,9 +141,9 @@ impl Challenges {
         base32::encode_bytes(&[&expires.to_be_bytes()[..], &nonce, &tag[..TAG]].concat())
     }
 
-    /// 136 years fit.
+    /// 68 years fit.
     fn seconds(&self, at: Instant) -> u32 {
-        at.saturating_duration_since(self.started).as_secs() as u32
+        self.first_second + at.saturating_duration_since(self.started).as_secs() as u32
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, VecDeque<Used>>> {
