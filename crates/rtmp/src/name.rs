@@ -171,7 +171,7 @@ pub(crate) fn split_authority(host: &str, default_port: u16) -> Result<(&str, u1
             None => (host, None),
         },
     };
-    if host.is_empty() || host.contains(char::is_whitespace) {
+    if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "[]@".contains(c)) {
         return Err(Error::Host);
     }
     match port.map(str::parse) {
@@ -396,6 +396,7 @@ mod tests {
             ("host/live", Error::Scheme),
             ("rtmp:///live", Error::Host),
             ("rtmp://[::1/live", Error::Host),
+            ("rtmp://[[]/live", Error::Host),
             ("rtmp://host:0/live", Error::Port),
             ("rtmp://host:x/live", Error::Port),
             ("rtmp://ho\nst/live", Error::ControlCharacter),
