@@ -169,6 +169,10 @@ impl Header {
                 2 => Envelope::ManyTracksManyCodecs,
                 _ => return None,
             };
+            // An envelope holds neither another one nor ModEx packets.
+            if [packet_type, packet_type::MOD_EX].contains(&header.packet_type) {
+                return None;
+            }
         }
         if header.envelope != Envelope::ManyTracksManyCodecs {
             header.fourcc = Some(fourcc_at(body, header.at)?);
@@ -371,9 +375,9 @@ pub fn fit(tag: &Tag, form: Form, takes: impl Fn(Codec) -> bool) -> Fit {
         let is_taken = tag.codec.is_none_or(takes);
         return if is_taken { Fit::AsIs } else { Fit::Nothing };
     }
-    let is_whole = tag.codec.is_some() && tag.role != Role::Other;
-    match Header::parse(tag.track, &tag.body) {
-        Some(header) if is_whole || header.packet_type == packet_type::SEQUENCE_END => {
+    let is_end = |header: &Header| header.packet_type == packet_type::SEQUENCE_END;
+    match Header::parse(tag.track, &tag.body).filter(|_| tag.codec.is_some()) {
+        Some(header) if tag.role != Role::Other || is_end(&header) => {
             fit_parts(tag, &header, form, takes)
         }
         // A command frame, or what nobody can read: for those who take everything.

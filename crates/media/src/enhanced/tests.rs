@@ -192,6 +192,23 @@ fn tracks_of_codecs_that_are_not_taken_are_left_out() {
     assert_eq!(&left.body[..], b"\xa6\x21av01\x00\x00\x00\x02yz");
 }
 
+#[test]
+fn an_envelope_holds_no_other_and_no_modex() {
+    for kind in [6, 7] {
+        let nested = tag(Track::Video, &[0x96, kind, b'h', b'v', b'c', b'1', 0, 1, 2, 3, 4]);
+        assert_eq!((nested.role, nested.codec), (Role::Other, None));
+    }
+}
+
+/// Behind a ModEx packet, a command looks like the end of a sequence.
+#[test]
+fn a_command_behind_modex_is_not_remade() {
+    let command = tag(Track::Video, b"\xd7\x00\x00\x02\x00\x00\x00\x00");
+    assert_eq!((command.role, command.codec), (Role::Other, None));
+    assert_eq!(fit(&command, Form::PLAIN, |_| true), Fit::Nothing);
+    assert_eq!(fit(&command, Form::ANY, |_| true), Fit::AsIs);
+}
+
 proptest! {
     /// Bytes that look like headers, so that most of them are read to the end.
     #[test]
