@@ -131,6 +131,7 @@ impl Trace {
     }
 
     /// Notes a message that is complete.
+    #[cold]
     pub(crate) fn received(&mut self, message: &Message) {
         let mut text = format!(
             "type {} on {}/{} at {}",

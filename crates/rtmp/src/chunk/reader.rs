@@ -172,7 +172,9 @@ impl Reader {
                     Some(false) => self.lenient += 1,
                 }
             }
-            self.note_header(&rest[..rest.len() - header.len()], known, None);
+            if self.trace.is_some() {
+                self.note_header(&rest[..rest.len() - header.len()], known, None);
+            }
             *rest = header;
             return self.begin_chunk(known, id, None).map(Some);
         }
@@ -188,7 +190,9 @@ impl Reader {
             extended = Some(fields.time);
             header = after;
         }
-        self.note_header(&rest[..rest.len() - header.len()], known, fields.length_and_type);
+        if self.trace.is_some() {
+            self.note_header(&rest[..rest.len() - header.len()], known, fields.length_and_type);
+        }
         *rest = header;
         let index = self.begin_chunk(known, id, Some(fields))?;
         self.streams[index].extended = extended;
@@ -196,6 +200,7 @@ impl Reader {
     }
 
     /// Notes a header before it is judged.
+    #[cold]
     fn note_header(&mut self, bytes: &[u8], known: Option<usize>, length: Option<(usize, u8)>) {
         let Some(trace) = &mut self.trace else {
             return;
