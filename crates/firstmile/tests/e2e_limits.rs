@@ -259,6 +259,15 @@ fn a_feed_has_so_many_players_and_no_more() {
     OwnClient::ready(&studio.url("camera"), Intent::Play);
 }
 
+#[test]
+fn a_name_beyond_255_bytes_is_denied_like_any_other_and_counted() {
+    let studio = studio("");
+    let url = studio.url(&"x".repeat(256));
+    let mut client = OwnClient::connect(&url, Intent::Publish).unwrap();
+    assert_eq!(ended(&mut client).as_deref(), Some("NetStream.Publish.Denied"));
+    wait_hits(&studio, "names", 1);
+}
+
 /// A type 0 chunk with a whole message.
 fn chunk(id: u8, type_id: u8, body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_be_bytes();
