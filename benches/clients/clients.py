@@ -243,14 +243,15 @@ class Ffmpeg9Play(FfmpegPlay):
 
 
 class Ffprobe(Player):
-    """Reads a second of packets and leaves; hashes instead of data."""
+    """Reads two hundred packets and leaves; hashes instead of data."""
 
     name, to_end = "ffprobe", False
     cannot = FfmpegPlay.cannot
 
     def start(self, kind, url):
         command = ["ffprobe", "-v", "warning", "-of", "json", "-show_packets", "-show_data_hash", "md5"]
-        command += ["-show_streams", "-read_intervals", "%+1.5"]
+        # Packets and not seconds: of what an encoder sends at once, a relay gives the sound first.
+        command += ["-show_streams", "-read_intervals", "%+#200"]
         command += ["-tls_verify", "1", "-ca_file", self.certificate] if url.startswith("rtmps") else []
         self.spawn([*command, url], stdout=self.path("out.json"))
 
