@@ -7,6 +7,13 @@ use crate::Limits;
 use crate::ring::{Entry, Ring};
 use crate::squeeze::Squeeze;
 
+/// A subscriber that had to skip takes every keyframe that brings it nearer to the live edge until
+/// it is within this: the hub's own wait, and a frame or two.
+const IN_TIME: Duration = Duration::from_millis(150);
+/// Without keyframes, what is younger than this is kept when skipping: a burst that a player's
+/// buffer takes.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// What a subscriber gets first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Join {
@@ -34,7 +41,7 @@ pub struct Policy {
 
 /// Where an interrupted subscriber goes on: tags of this publication numbered up to and including
 /// `released` on their track are left out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Resume {
     /// The publication that was being read.
     pub publication: PublicationId,
@@ -79,12 +86,39 @@ pub(crate) struct View<'a> {
     pub(crate) now: Instant,
 }
 
+/// The tracks that a cursor reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    All,
+    Video,
+    Rest,
+}
+
+impl Takes {
+    fn has(self, track: Track) -> bool {
+        match self {
+            Self::All => true,
+            Self::Video => track == Track::Video,
+            Self::Rest => track != Track::Video,
+        }
+    }
+}
+
 /// A place in a feed's ring, and what reading from it needs to know.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     policy: Policy,
+    takes: Takes,
     resume: Option<Resume>,
+    /// Whether it reads the publication of `resume` alone.
+    is_bound: bool,
+    /// Bound, and the ring goes on with another publication.
+    is_past: bool,
     is_joined: bool,
+    /// Too late once, and not yet in time again.
+    is_late: bool,
+    /// Where it has skipped to, since that was asked for.
+    jump: Option<u64>,
     /// Serial of the entry to read next.
     next: u64,
     publication: Option<PublicationId>,
@@ -102,8 +136,13 @@ impl Cursor {
     pub(crate) fn new(policy: Policy, resume: Option<Resume>) -> Self {
         Self {
             policy,
+            takes: Takes::All,
             resume,
+            is_bound: false,
+            is_past: false,
             is_joined: false,
+            is_late: false,
+            jump: None,
             next: 0,
             publication: None,
             delivered: TrackSet::default(),
@@ -112,6 +151,34 @@ impl Cursor {
             catch_up: None,
             skipped: 0,
         }
+    }
+
+    /// A cursor that reads some tracks of one publication.
+    pub(crate) fn lane(takes: Takes, policy: Policy, resume: Resume) -> Self {
+        Self { takes, is_bound: true, ..Self::new(policy, Some(resume)) }
+    }
+
+    /// Where it has skipped to since the last call.
+    pub(crate) fn take_jump(&mut self) -> Option<u64> {
+        self.jump.take()
+    }
+
+    /// Skips to where another cursor of the same publication has skipped to.
+    pub(crate) fn follow(&mut self, target: u64, view: &View<'_>) {
+        if self.is_joined && self.next < target {
+            self.skip_to(target, view);
+        }
+    }
+
+    /// What is not in time any more is too late.
+    pub(crate) fn recover(&mut self) {
+        self.is_late = true;
+    }
+
+    /// Whether a bound cursor has given all that it will get; `end` is the ring's.
+    pub(crate) fn is_through(&self, end: u64, is_on_air: bool) -> bool {
+        let is_at_end = self.is_past || !is_on_air && self.next >= end;
+        self.is_joined && is_at_end && self.pending.is_empty()
     }
 
     /// Tags skipped since the last call.
@@ -151,13 +218,15 @@ impl Cursor {
     fn join(&mut self, view: &View<'_>) {
         self.is_joined = true;
         let ring = view.ring;
-        let Some(publication) = view.on_air else {
+        let bound = self.resume.as_ref().filter(|_| self.is_bound).map(|r| r.publication);
+        let Some(publication) = bound.or(view.on_air) else {
             self.next = ring.end();
             return;
         };
         let first = ring
             .range(ring.front())
             .rev()
+            .skip_while(|(_, entry)| entry.position.publication != publication)
             .take_while(|(_, entry)| entry.position.publication == publication)
             .last()
             .map_or(ring.end(), |(serial, _)| serial);
@@ -185,18 +254,23 @@ impl Cursor {
         let Some(entry) = ring.entry(self.next) else {
             return Step::End;
         };
-        if self.has_already(entry) {
+        let publication = entry.position.publication;
+        if self.is_bound && self.publication != Some(publication) {
+            self.is_past = true;
+            return Step::End;
+        }
+        if !self.takes.has(entry.tag.track) || self.has_already(entry) {
             self.next += 1;
             return Step::Passed;
         }
-        let publication = entry.position.publication;
         if self.publication != Some(publication) {
             self.publication = Some(publication);
             self.gate = !self.policy.verbatim;
             self.catch_up = None;
         }
         let age = view.now.saturating_duration_since(entry.arrival);
-        if age > self.policy.max_delay
+        self.is_late = age > self.policy.max_delay || self.is_late && age > IN_TIME;
+        if self.is_late
             && let Some(target) = self.skip_target(view)
         {
             self.skip_to(target, view);
@@ -252,10 +326,9 @@ impl Cursor {
         if view.has_keyframes {
             return None;
         }
-        // Half the allowed delay, so that the next skip is not due at once.
-        let is_fresh = |entry: &Entry| {
-            view.now.saturating_duration_since(entry.arrival) <= self.policy.max_delay / 2
-        };
+        // Half the allowed delay at most, so that the next skip is not due at once.
+        let fresh = FRESH.min(self.policy.max_delay / 2);
+        let is_fresh = |entry: &Entry| view.now.saturating_duration_since(entry.arrival) <= fresh;
         let target = view.ring.range(self.next).rev().take_while(|(_, entry)| is_fresh(entry));
         let target = target.last().map_or(view.ring.end(), |(serial, _)| serial);
         Some(target).filter(|target| *target > self.next)
@@ -278,9 +351,18 @@ impl Cursor {
         let ring = view.ring;
         let gone = ring.front().saturating_sub(self.next);
         let passed = ring.range(self.next).take_while(|(serial, _)| *serial < target);
-        self.skipped += gone + passed.filter(|(_, entry)| !entry.tag.is_header()).count() as u64;
+        let is_skipped = |entry: &Entry| self.takes.has(entry.tag.track) && !entry.tag.is_header();
+        let passed = passed.filter(|(_, entry)| is_skipped(entry)).count() as u64;
+        // Of what is gone nobody knows the tracks: with two cursors one of them counts.
+        self.skipped += passed + if self.takes == Takes::Rest { 0 } else { gone };
         self.catch_up = None;
+        self.jump = Some(target);
         let at = ring.entry(target).map(|entry| entry.position.publication).or(view.on_air);
+        if self.is_bound && at != self.publication {
+            self.next = target;
+            self.is_past = true;
+            return;
+        }
         match at {
             Some(publication) => {
                 self.publication = Some(publication);
@@ -294,7 +376,8 @@ impl Cursor {
     fn move_to(&mut self, target: u64, publication: PublicationId, view: &View<'_>) {
         let headers = view.ring.headers_at(target, publication);
         // Metadata first, as players want it.
-        for track in [Track::Data, Track::Video, Track::Audio] {
+        let tracks = [Track::Data, Track::Video, Track::Audio];
+        for track in tracks.into_iter().filter(|track| self.takes.has(*track)) {
             for header in headers.of(track) {
                 // A cursor goes forward alone: what is behind the last one was passed on, too.
                 if Some(header.serial) > self.delivered[track] {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 pub use snapshot::{Snapshot, State, TrackStats};
 
+use crate::bell::Bells;
 use crate::budget::Budget;
 use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
 use crate::damper::Damper;
@@ -79,12 +80,13 @@ pub(crate) struct Shared {
     /// Told of every change; closed with the feed.
     changed: watch::Sender<()>,
     publication: watch::Sender<Option<PublicationId>>,
+    bells: Bells,
     subscribers: AtomicUsize,
     skipped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+pub(crate) struct Inner {
     ring: Ring,
     on_air: Option<OnAir>,
     /// Publications so far: tells one right to push from another.
@@ -93,6 +95,32 @@ struct Inner {
     damper: Damper,
     is_closed: bool,
     totals: TrackSet<Totals>,
+}
+
+impl Inner {
+    /// What a cursor sees.
+    pub(crate) fn view<'a>(&'a self, limits: &'a Limits, now: Instant) -> View<'a> {
+        View {
+            ring: &self.ring,
+            limits,
+            on_air: self.publication(),
+            has_keyframes: self.on_air.as_ref().is_some_and(|on_air| {
+                let last = on_air.last_keyframe.unwrap_or(on_air.started);
+                on_air.codecs[Track::Video].is_some()
+                    && now.saturating_duration_since(last) <= limits.max_age
+            }),
+            ended: self.ended,
+            now,
+        }
+    }
+
+    pub(crate) fn publication(&self) -> Option<PublicationId> {
+        self.on_air.as_ref().map(|on_air| on_air.publication)
+    }
+
+    pub(crate) fn ring_end(&self) -> u64 {
+        self.ring.end()
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +168,7 @@ impl Feed {
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             publication: watch::Sender::new(None),
+            bells: Bells::default(),
             subscribers: AtomicUsize::new(0),
             skipped: AtomicU64::new(0),
         }));
@@ -226,7 +255,7 @@ impl Feed {
 
     /// The publication on air.
     pub fn publication(&self) -> Option<PublicationId> {
-        self.lock().on_air.as_ref().map(|on_air| on_air.publication)
+        self.lock().publication()
     }
 
     /// Where the publication on air comes from, as [`Publisher::set_origin`] said.
@@ -279,9 +308,22 @@ impl Feed {
             .send_if_modified(|told| std::mem::replace(told, publication) != publication);
         drop(inner);
         self.0.changed.send_replace(());
+        self.0.bells.ring();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn bells(&self) -> &Bells {
+        &self.0.bells
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn count_skipped(&self, tags: u64) {
+        self.0.skipped.fetch_add(tags, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.0.inner)
     }
 }
@@ -400,6 +442,7 @@ impl Publisher {
         drop(inner);
         shared.budget.enforce();
         shared.changed.send_replace(());
+        shared.bells.ring();
         Ok(())
     }
 
@@ -456,24 +499,12 @@ impl Subscriber {
         if inner.is_closed {
             return Next::Ended;
         }
-        let limits = &self.feed.0.limits;
-        let view = View {
-            ring: &inner.ring,
-            limits,
-            on_air: inner.on_air.as_ref().map(|on_air| on_air.publication),
-            has_keyframes: inner.on_air.as_ref().is_some_and(|on_air| {
-                let last = on_air.last_keyframe.unwrap_or(on_air.started);
-                on_air.codecs[Track::Video].is_some()
-                    && now.saturating_duration_since(last) <= limits.max_age
-            }),
-            ended: inner.ended,
-            now,
-        };
+        let view = inner.view(&self.feed.0.limits, now);
         let next = self.cursor.poll(&view, out, max_bytes);
         drop(inner);
         let skipped = self.cursor.take_skipped();
         self.skipped += skipped;
-        self.feed.0.skipped.fetch_add(skipped, Ordering::Relaxed);
+        self.feed.count_skipped(skipped);
         next
     }
 

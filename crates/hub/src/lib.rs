@@ -11,6 +11,7 @@
 //! The crate has no sockets and no clock: time is an argument. All locks are held for a few
 //! tags' work and never across an await.
 
+mod bell;
 mod budget;
 pub mod clock;
 mod cursor;
@@ -18,11 +19,14 @@ mod damper;
 mod feed;
 mod headers;
 mod hub;
+mod lanes;
 mod pace;
 mod ring;
 mod squeeze;
 
+pub use bell::Bell;
 pub use budget::Memory;
 pub use cursor::{Item, Join, Next, Policy, Resume};
 pub use feed::{Cut, Feed, Fought, Limits, Publisher, Snapshot, State, Subscriber, TrackStats};
 pub use hub::Hub;
+pub use lanes::{Lane, Lanes, Ringing};

@@ -1,75 +1,17 @@
 //! Stories of publishers and subscribers, in virtual time.
 
-use std::time::{Duration, Instant};
+mod support;
+
+use std::time::Instant;
 
 use bytes::Bytes;
-use hub::{
-    Cut, Feed, Fought, Hub, Item, Join, Limits, Next, Policy, Publisher, Resume, State, Subscriber,
-};
+use hub::{Cut, Feed, Fought, Hub, Item, Join, Limits, Next, Policy, Resume, State, Subscriber};
 use media::{PublicationId, Role, Tag, Track, TrackSet};
 
-const A: PublicationId = PublicationId([1; 16]);
-const B: PublicationId = PublicationId([2; 16]);
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
+use support::{A, B, Encoder, audio, audio_header, header, metadata, ms, video};
 
 fn policy(join: Join) -> Policy {
     Policy { join, max_delay: ms(2_000), verbatim: false }
-}
-
-fn header() -> Tag {
-    Tag::new(Track::Video, 0, Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]))
-}
-
-fn audio_header() -> Tag {
-    Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 0, 0x12, 0x10]))
-}
-
-fn metadata() -> Tag {
-    Tag::new(Track::Data, 0, Bytes::from_static(b"\x02\x00\x0aonMetaData\x05"))
-}
-
-fn video(timestamp: i64, is_key: bool) -> Tag {
-    let first = if is_key { 0x17 } else { 0x27 };
-    Tag::new(Track::Video, timestamp, Bytes::from(vec![first, 1, 0, 0, 0, 9, 9, 9]))
-}
-
-fn audio(timestamp: i64) -> Tag {
-    Tag::new(Track::Audio, timestamp, Bytes::from_static(&[0xaf, 1, 0x21]))
-}
-
-/// An encoder: 25 frames a second, as many audio tags, a keyframe every `gop` frames.
-struct Encoder {
-    publisher: Publisher,
-    start: Instant,
-    frame: u64,
-    gop: u64,
-}
-
-impl Encoder {
-    fn start(feed: &Feed, id: PublicationId, now: Instant, gop: u64) -> Self {
-        let mut publisher = feed.publish(id, now).unwrap();
-        for tag in [metadata(), header(), audio_header()] {
-            publisher.push(tag, now).unwrap();
-        }
-        Self { publisher, start: now, frame: 0, gop }
-    }
-
-    fn now(&self) -> Instant {
-        self.start + ms(self.frame * 40)
-    }
-
-    fn run(&mut self, frames: u64) {
-        for _ in 0..frames {
-            let timestamp = (self.frame * 40) as i64;
-            let is_key = self.frame.is_multiple_of(self.gop);
-            self.publisher.push(video(timestamp, is_key), self.now()).unwrap();
-            self.publisher.push(audio(timestamp), self.now()).unwrap();
-            self.frame += 1;
-        }
-    }
 }
 
 fn read_all(subscriber: &mut Subscriber, now: Instant) -> Vec<Item> {
@@ -189,8 +131,8 @@ fn audio_alone_skips_by_time() {
         publisher.push(audio(index * 20), start + ms(index as u64 * 20)).unwrap();
     }
     let items = read_all(&mut player, start + ms(5_980));
-    assert_eq!(items[0].timestamp, 4_980, "half the allowed delay is left");
-    assert_eq!(items.len(), 51);
+    assert_eq!(items[0].timestamp, 5_480, "half a second is left");
+    assert_eq!(items.len(), 26);
 }
 
 #[test]
@@ -469,4 +411,25 @@ fn an_origin_belongs_to_its_publication() {
     second.set_origin("192.0.2.2:7".into());
     first.set_origin("192.0.2.1:7".into());
     assert_eq!(feed.origin().as_deref(), Some("192.0.2.2:7"));
+}
+
+#[test]
+fn who_had_to_skip_takes_every_keyframe_until_it_is_in_time() {
+    let start = Instant::now();
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, start, 50);
+    encoder.run(1);
+    let mut player = feed.subscribe(policy(Join::Fast), None);
+    read_all(&mut player, encoder.now());
+    encoder.run(99);
+    // Four seconds late: on to the keyframe two seconds ago, of which it takes a frame.
+    let mut items = Vec::new();
+    player.poll(encoder.now(), &mut items, 1);
+    assert_eq!(items[0].timestamp, 2_000);
+    encoder.run(1);
+    let items = read_all(&mut player, encoder.now());
+    assert_eq!(items[0].timestamp, 4_000, "within the allowed delay, and on to the next");
+    // In time again: what is a little late is not skipped.
+    encoder.run(49);
+    assert_eq!(read_all(&mut player, encoder.now()).len(), 98);
 }
