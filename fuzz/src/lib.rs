@@ -2,7 +2,7 @@
 //!
 //! `./check` runs the corpora through the same functions, without a fuzzer.
 
-use backhaul::{Hello, Received, Session, StreamHeader, TagHeader, VERSION};
+use backhaul::{Datagram, Hello, Session, StreamHeader, TagHeader, VERSION};
 use bytes::{Buf, Bytes, BytesMut};
 use media::enhanced::{Form, TrackIds, fit};
 use media::{Tag, Track};
@@ -234,5 +234,5 @@ pub fn backhaul(bytes: &[u8]) {
     let mut stream = BytesMut::from(bytes);
     let _ = StreamHeader::decode(&mut stream);
     while let Ok(Some(_)) = TagHeader::decode(&mut stream) {}
-    let _ = Received::decode(Bytes::copy_from_slice(bytes));
+    let _ = Datagram::decode(Bytes::copy_from_slice(bytes));
 }

@@ -4,7 +4,8 @@
 //! subscribe. Control messages ([`Message`]) go over one reliable, ordered stream and are checked
 //! by a [`Session`]; tags go over one-way streams of [`TagHeader`]s and bodies; reports of what
 //! was received go as datagrams. One mechanism carries it all: every tag has a
-//! [position](media::Position), given once where it entered.
+//! [position](media::Position), given once where it entered. What did not come live can be asked
+//! for by its numbers ([`Want`]).
 //!
 //! ```text
 //!   hub => Sender: which stream, which skip => wire => Receiver: release, hold or drop => hub
@@ -14,24 +15,28 @@
 //! The crate holds positions and tag headers, never bodies. The wire is described in
 //! `docs/backhaul-protocol.md`.
 
+mod datagram;
 mod error;
 mod message;
-mod received;
+mod ranges;
 mod receiver;
 mod sender;
 mod session;
+mod spare;
 mod tag_stream;
 mod wire;
 
+pub use datagram::{Datagram, Received};
 pub use error::Error;
 pub use message::{
-    Announce, Close, Ended, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Report, Skip,
-    Subscribe, Welcome,
+    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Login, Message, Refusal,
+    Report, Skip, Subscribe, Want, Welcome,
 };
-pub use received::{Ranges, Received};
+pub use ranges::Ranges;
 pub use receiver::{Arrival, Receiver, Release};
 pub use sender::{Send, Sender, StreamChoice};
 pub use session::{Event, Role, Session};
+pub use spare::Spare;
 pub use tag_stream::{StreamHeader, TagHeader};
 
 /// The version of the protocol that this crate speaks.

@@ -1,10 +1,11 @@
 mod codec;
 
 use std::fmt;
+use std::time::Duration;
 
 use media::{PublicationId, Track, TrackSet};
 
-use crate::VERSION;
+use crate::{Ranges, VERSION};
 
 /// A control message. Unknown types are passed over when read, so that a newer peer may say more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub enum Message {
     Report(Report),
     /// Dialer to acceptor: the whole list of users who may publish with a password.
     Logins(Vec<Login>),
+    /// Either way: a publication that is over, and of which there still is something.
+    Kept(Kept),
+    /// Either way: send me these tags of a publication, when nothing live waits.
+    Want(Want),
+    /// Either way: a want is done.
+    Answered(Answered),
 }
 
 /// Who a dialer is. Its identity is the key that it proved in the TLS handshake.
@@ -150,6 +157,8 @@ pub struct Announce {
     pub feed: String,
     /// The publication.
     pub publication: PublicationId,
+    /// How long ago it began. Absent in older messages: now.
+    pub age: Duration,
 }
 
 /// A publication that ended, or is not on air.
@@ -172,6 +181,11 @@ pub struct Subscribe {
     pub publication: PublicationId,
     /// The last number that came through on each track before; nothing up to it is sent again.
     pub released: TrackSet<Option<u64>>,
+    /// Numbers beyond those that were received before, and are not sent again. Absent in older
+    /// messages.
+    pub received: Ranges,
+    /// How late the sender may be before it skips. Absent in older messages: its default.
+    pub budget: Option<Duration>,
 }
 
 /// The sender will not send what lies after `from` up to and including `to` on a track, now.
@@ -206,4 +220,44 @@ pub struct Report {
     pub encoder_growth_ms: i64,
     /// Tags that the sender skipped.
     pub skipped: u64,
+}
+
+/// A publication that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The feed's name.
+    pub feed: String,
+    /// The publication.
+    pub publication: PublicationId,
+    /// The last number of it.
+    pub last: u64,
+    /// How long ago it began.
+    pub age: Duration,
+}
+
+/// Asks for tags that did not come live.
+///
+/// They come on streams of the request, in ascending order; then the sender says [`Answered`]. A
+/// want replaces an earlier one for the same publication on this link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The asker's name for it, new on this link; subscriptions and requests share their names.
+    pub request: u64,
+    /// The feed's name.
+    pub feed: String,
+    /// The publication.
+    pub publication: PublicationId,
+    /// The numbers; none takes an earlier want back.
+    pub ranges: Ranges,
+}
+
+/// Says that there is no more to come for a want.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The request.
+    pub request: u64,
+    /// How many tags were sent.
+    pub tags: u64,
+    /// Which of the numbers are gone for good.
+    pub gone: Ranges,
 }

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use media::{Track, TrackSet};
 
-use crate::received::{Collector, Ranges};
-use crate::{Error, Skip};
+use crate::datagram::Collector;
+use crate::{Error, Ranges, Skip};
 
 /// Tags that may wait for others: some seconds of a feed, while a lost packet comes again.
 const MAX_HELD: usize = 4_096;
@@ -28,7 +28,7 @@ pub enum Release {
     Drop(Track, u64),
 }
 
-/// Puts one publication's tags in order, each track by itself.
+/// Puts one publication's tags in order, each track by itself; outlives links.
 ///
 /// A tag is released once the tag before it on its track was released or skipped; only the
 /// sender moves a track's edge across a hole. The caller keeps the bodies.
@@ -50,13 +50,15 @@ struct Order {
 }
 
 impl Receiver {
-    /// A receiver that goes on behind these edges.
-    pub fn new(released: TrackSet<Option<u64>>) -> Self {
-        let mut receiver = Self::default();
-        for track in Track::ALL {
-            receiver.tracks[track].edge = released[track];
-        }
-        receiver
+    /// Goes on with another sender: what the one before has skipped may come after all.
+    pub fn resume(&mut self) {
+        Track::ALL.into_iter().for_each(|track| self.tracks[track].skips.clear());
+    }
+
+    /// Numbers that were received and wait for others.
+    pub fn held(&self) -> Ranges {
+        let held = self.tracks.iter().flat_map(|(_, order)| order.held.keys());
+        held.map(|number| (*number, *number)).collect()
     }
 
     /// Each track's last number that was released or skipped.
@@ -154,6 +156,23 @@ mod tests {
 
     fn skip(from: Option<u64>, to: u64) -> Skip {
         Skip { subscription: 1, track: Track::Video, from, to }
+    }
+
+    #[test]
+    fn what_waits_outlives_the_link() {
+        let mut receiver = Receiver::default();
+        receiver.on_tag(Track::Video, 0, None).unwrap();
+        receiver.on_tag(Track::Video, 6, Some(4)).unwrap();
+        receiver.on_tag(Track::Audio, 5, Some(3)).unwrap();
+        receiver.on_skip(&skip(Some(2), 4)).unwrap();
+        assert_eq!(drain(&mut receiver), [Release::Tag(Track::Video, 0)]);
+        assert_eq!(receiver.held().iter().collect::<Vec<_>>(), [(5, 6)]);
+        receiver.resume();
+        for (number, previous) in [(2, Some(0)), (4, Some(2))] {
+            assert_eq!(receiver.on_tag(Track::Video, number, previous), Ok(Arrival::Kept));
+        }
+        let released = [2, 4, 6].map(|number| Release::Tag(Track::Video, number));
+        assert_eq!(drain(&mut receiver), released, "the skip of before is forgotten");
     }
 
     #[test]

@@ -12,9 +12,14 @@ const MAX_UNREPORTED: usize = 16_384;
 /// Headers of video that no hole gives up: what a hub keeps for those who join.
 const MAX_HEADERS: usize = 16;
 
+/// Ranges of what the peer has that are remembered; it says so again and again.
+const MAX_KNOWN: usize = 1_024;
+
 /// The one-way stream that a tag goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamChoice {
+    /// None: the peer has it.
+    None,
     /// The stream that is never given up: audio, script data, and every track's headers.
     Steady,
     /// The stream of the current GOP.
@@ -45,6 +50,8 @@ pub struct Sender {
     sent: TrackSet<Option<u64>>,
     /// The headers of video in force, by number.
     headers: BTreeMap<u64, Header>,
+    /// What the peer has, as far as it is remembered.
+    received: Ranges,
     unreported: BTreeMap<u64, Unreported>,
     unreported_bytes: u64,
     delivered_bytes: u64,
@@ -66,12 +73,13 @@ struct Unreported {
 }
 
 impl Sender {
-    /// A sender that goes on behind what the peer already has.
-    pub fn new(subscription: u64, released: TrackSet<Option<u64>>) -> Self {
+    /// A sender that goes on behind what came through before, and leaves out what was received.
+    pub fn new(subscription: u64, released: TrackSet<Option<u64>>, received: Ranges) -> Self {
         Self {
             subscription,
             sent: released,
             headers: BTreeMap::new(),
+            received,
             unreported: BTreeMap::new(),
             unreported_bytes: 0,
             delivered_bytes: 0,
@@ -93,7 +101,9 @@ impl Sender {
             }
         }
         let gives_up_video = hole.is_some() && tag.track == Track::Video;
+        let is_there = self.received.contains(position.number);
         let stream = match tag.track {
+            _ if is_there => StreamChoice::None,
             Track::Audio | Track::Data => StreamChoice::Steady,
             Track::Video if tag.is_header() => StreamChoice::Steady,
             Track::Video if tag.is_keyframe() || gives_up_video => StreamChoice::NewVideo,
@@ -108,7 +118,9 @@ impl Sender {
             queued_us: queued.as_micros() as u64,
             length: tag.body.len(),
         };
-        self.remember(position.number, tag.body.len() as u64, now);
+        if !is_there {
+            self.remember(position.number, tag.body.len() as u64, now);
+        }
         Send { skips, gives_up_video, stream, header }
     }
 
@@ -145,7 +157,14 @@ impl Sender {
                 self.delivered_bytes += tag.bytes;
                 self.delay = Some(now.saturating_duration_since(tag.sent));
             }
+            self.received.insert_range(first, last);
         }
+        self.received.trim(MAX_KNOWN);
+    }
+
+    /// Whether the peer has said that it has `number`.
+    pub fn is_received(&self, number: u64) -> bool {
+        self.received.contains(number)
     }
 
     /// The last number sent on each track.
@@ -203,7 +222,7 @@ mod tests {
     #[test]
     fn a_gop_gets_its_own_stream_and_a_jump_is_told() {
         let now = Instant::now();
-        let mut sender = Sender::new(3, TrackSet::default());
+        let mut sender = Sender::new(3, TrackSet::default(), Ranges::default());
         let first = sender.send(position(5, Some(4)), &video(0x17), now, now);
         assert_eq!(first.stream, StreamChoice::NewVideo);
         assert_eq!(first.skips, [skip(Track::Video, None, 4)]);
@@ -223,7 +242,7 @@ mod tests {
     #[test]
     fn a_header_survives_the_skip_behind_it() {
         let now = Instant::now();
-        let mut sender = Sender::new(3, TrackSet::default());
+        let mut sender = Sender::new(3, TrackSet::default(), Ranges::default());
         let header = Tag::new(Track::Video, 0, Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]));
         let sent_header = sender.send(position(1, None), &header, now, now);
         assert_eq!(sent_header.stream, StreamChoice::Steady, "it is never reset");
@@ -245,7 +264,7 @@ mod tests {
     #[test]
     fn the_headers_of_all_tracks_survive_the_skip_behind_them() {
         let now = Instant::now();
-        let mut sender = Sender::new(3, TrackSet::default());
+        let mut sender = Sender::new(3, TrackSet::default(), Ranges::default());
         let header =
             |id| Tag::new(Track::Video, 0, Bytes::from(vec![0x96, 0, b'h', b'v', b'c', b'1', id]));
         for (id, number, previous) in [(0, 1, None), (1, 2, Some(1)), (2, 40, Some(39))] {
@@ -267,9 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_peer_has_is_not_sent_again() {
+        let now = Instant::now();
+        let mut released = TrackSet::default();
+        released[Track::Video] = Some(4);
+        let received = [(6, 7)].into_iter().collect();
+        let mut sender = Sender::new(3, released, received);
+        let mut send =
+            |number, previous| sender.send(position(number, previous), &video(0x27), now, now);
+        assert_eq!(send(5, Some(4)).stream, StreamChoice::Video);
+        assert_eq!(send(6, Some(5)).stream, StreamChoice::None);
+        assert_eq!(send(7, Some(6)).stream, StreamChoice::None);
+        let next = send(9, Some(8));
+        assert_eq!((next.stream, next.skips.len()), (StreamChoice::NewVideo, 1));
+        assert_eq!(sender.edges()[Track::Video], Some(9));
+        assert_eq!(sender.unreported_bytes(), 14);
+    }
+
+    #[test]
     fn reports_settle_what_was_sent_once() {
         let now = Instant::now();
-        let mut sender = Sender::new(3, TrackSet::default());
+        let mut sender = Sender::new(3, TrackSet::default(), Ranges::default());
         for number in 0..4 {
             sender.send(position(number, number.checked_sub(1)), &video(0x27), now, now);
         }
@@ -287,7 +324,8 @@ mod tests {
     #[test]
     fn what_one_end_sends_the_other_releases() {
         let now = Instant::now();
-        let (mut sender, mut receiver) = (Sender::new(3, TrackSet::default()), Receiver::default());
+        let (mut sender, mut receiver) =
+            (Sender::new(3, TrackSet::default(), Ranges::default()), Receiver::default());
         let audio = Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1]));
         let mut send = |number, previous| sender.send(position(number, previous), &audio, now, now);
         let _ = (send(0, None), send(1, Some(0)));

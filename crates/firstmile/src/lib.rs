@@ -12,6 +12,7 @@ pub mod base32;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod demo;
 pub mod door;
 pub mod egress;

@@ -250,7 +250,8 @@ pub struct Latency {
     pub encoder_growth_ms: Option<f64>,
     /// Waiting in the relay.
     pub relay_queue_ms: Option<Spread>,
-    /// On the way from relay to studio: half the round trip.
+    /// On the way from relay to studio: half the shortest round trip, and what has been added
+    /// since.
     pub backhaul_ms: Option<f64>,
 }
 

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backhaul::{Close, Event, FeedKey, Hello, Message, Session, Subscribe, VERSION};
-use firstmile::egress::backhaul::Control;
+use backhaul::{Close, Event, FeedKey, Hello, Message, Ranges, Session, Subscribe, VERSION};
+use firstmile::control::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
 use firstmile::quic::{Dialer, Link};
@@ -167,6 +167,8 @@ async fn who_closes_a_publication_does_not_end_the_next() {
         feed: "camera".into(),
         publication,
         released: TrackSet::default(),
+        received: Ranges::default(),
+        budget: None,
     }));
     control.flush().await.unwrap();
     // More than the link takes of it as long as nobody reads.

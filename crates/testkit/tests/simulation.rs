@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use backhaul::{Arrival, Receiver, Release, Sender, Skip, StreamChoice};
 use bytes::Bytes;
-use hub::{Feed, Item, Join, Limits, Next, Policy, Publisher, Resume, Subscriber};
+use hub::{Feed, Item, Join, Lane, Lanes, Limits, Next, Policy, Publisher, Resume, Subscriber};
 use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -161,26 +161,37 @@ impl Network {
     }
 }
 
-/// One subscription, seen from both ends.
+/// One subscription at the relay; ends with its link.
 struct Subscription {
     publication: PublicationId,
-    subscriber: Subscriber,
+    lanes: Lanes,
     sender: Sender,
     video_stream: u64,
+}
+
+/// A publication at the studio; outlives links.
+struct Incoming {
+    publication: PublicationId,
+    publisher: Option<Publisher>,
     receiver: Receiver,
     bodies: HashMap<(Track, u64), (Position, Tag)>,
 }
 
-impl Subscription {
-    fn new(relay: &Feed, publication: PublicationId, released: TrackSet<Option<u64>>) -> Self {
-        let policy = Policy { join: Join::Publication, max_delay: BUDGET, verbatim: true };
-        Self {
+impl Incoming {
+    fn new(publication: PublicationId) -> Self {
+        let (receiver, bodies) = (Receiver::default(), HashMap::new());
+        Self { publication, publisher: None, receiver, bodies }
+    }
+
+    /// Asks the relay for what is still to come.
+    fn subscribe(&mut self, relay: &Feed) -> Subscription {
+        self.receiver.resume();
+        let (publication, released) = (self.publication, self.receiver.edges());
+        Subscription {
             publication,
-            subscriber: relay.subscribe(policy, Some(Resume { publication, released })),
-            sender: Sender::new(1, released),
+            lanes: relay.lanes(&Resume { publication, released }, BUDGET),
+            sender: Sender::new(1, released, self.receiver.held()),
             video_stream: 2,
-            receiver: Receiver::new(released),
-            bodies: HashMap::new(),
         }
     }
 }
@@ -239,9 +250,7 @@ struct World {
     encoders: u8,
     network: Network,
     subscription: Option<Subscription>,
-    incoming: Option<Publisher>,
-    /// What is through of the publication that is held.
-    released: TrackSet<Option<u64>>,
+    incoming: Option<Incoming>,
     connected_at: u64,
     player: Subscriber,
     checks: Checks,
@@ -266,7 +275,6 @@ impl World {
             network: Network { rate: 5_000, ..Network::default() },
             subscription: None,
             incoming: None,
-            released: TrackSet::default(),
             connected_at: 0,
             player,
             checks: Checks::default(),
@@ -291,15 +299,12 @@ impl World {
             Fault::Cut { length, .. } => {
                 let rate = self.network.rate;
                 self.network = Network { rate, ..Network::default() };
-                if let Some(subscription) = self.subscription.take() {
-                    self.released = subscription.receiver.edges();
-                }
+                self.subscription = None;
                 self.connected_at = self.ms + length;
             }
             Fault::Restart { .. } => {
                 self.apply(Fault::Cut { after: 0, length: 300 });
                 self.incoming = None;
-                self.released = TrackSet::default();
                 self.studio = Feed::new(Limits::default());
                 self.player = play(&self.studio);
                 self.checks = Checks::default();
@@ -335,36 +340,31 @@ impl World {
 
     /// The relay's end.
     fn send(&mut self, now: Instant) {
-        let on_air = self.relay.publication().expect("an encoder is there");
         if self.subscription.is_none() {
-            // A publication that is no longer on air has ended; another one starts from nothing.
-            if self.incoming.as_ref().map(Publisher::publication) != Some(on_air) {
-                self.incoming = None;
-                self.released = TrackSet::default();
-            }
-            self.subscription = Some(Subscription::new(&self.relay, on_air, self.released));
+            let on_air = self.relay.publication().expect("an encoder is there");
+            let incoming = self.incoming.get_or_insert_with(|| Incoming::new(on_air));
+            self.subscription = Some(incoming.subscribe(&self.relay));
         }
-        let mut items = Vec::new();
-        while self.network.free_at.max(self.network.blocked_until) < self.ms + BACKLOG {
-            let subscription = self.subscription.as_mut().expect("it was just made");
-            let publication = subscription.publication;
-            items.clear();
-            if subscription.subscriber.poll(now, &mut items, 1) != Next::Tags {
-                break;
-            }
-            for item in &items {
-                if item.position.publication != publication {
-                    // The publication before is over once its tags are through.
-                    if self.network.under_way.is_empty() {
-                        self.subscription = None;
-                        self.incoming = None;
-                        self.released = TrackSet::default();
-                    }
-                    return;
+        for lane in [Lane::Rest, Lane::Video] {
+            while self.network.free_at.max(self.network.blocked_until) < self.ms + BACKLOG {
+                let mut items = Vec::new();
+                let subscription = self.subscription.as_mut().expect("it was just made");
+                let publication = subscription.publication;
+                subscription.lanes.poll(lane, now, &mut items, 1);
+                if items.is_empty() {
+                    break;
                 }
-                let jitter = self.random(20);
-                self.send_item(item, now, jitter);
+                for item in &items {
+                    assert_eq!(item.position.publication, publication);
+                    let jitter = self.random(20);
+                    self.send_item(item, now, jitter);
+                }
             }
+        }
+        // The publication before is over once its tags are through.
+        let is_over = self.subscription.as_ref().is_some_and(|it| it.lanes.is_over());
+        if is_over && self.network.under_way.is_empty() {
+            (self.subscription, self.incoming) = (None, None);
         }
     }
 
@@ -378,6 +378,7 @@ impl World {
             self.network.reset(subscription.video_stream, self.ms);
         }
         let stream = match send.stream {
+            StreamChoice::None => return,
             StreamChoice::Steady => 1,
             StreamChoice::Video => subscription.video_stream,
             StreamChoice::NewVideo => {
@@ -392,27 +393,26 @@ impl World {
     /// The studio's end.
     fn receive(&mut self, now: Instant) {
         while let Some(event) = self.network.arrive(self.ms) {
-            let Some(subscription) = &mut self.subscription else { return };
+            let Some(incoming) = &mut self.incoming else { return };
             match event {
-                Event::Skip(skip) => subscription.receiver.on_skip(&skip).expect("it is sane"),
+                Event::Skip(skip) => incoming.receiver.on_skip(&skip).expect("it is sane"),
                 Event::Tag(position, tag) => {
-                    let publication = position.publication;
-                    if self.incoming.as_ref().map(Publisher::publication) != Some(publication) {
-                        self.incoming =
-                            Some(self.studio.publish(publication, now).expect("no fight"));
-                    }
+                    assert_eq!(position.publication, incoming.publication);
                     let Position { number, previous, .. } = position;
-                    let arrival = subscription.receiver.on_tag(tag.track, number, previous);
+                    let arrival = incoming.receiver.on_tag(tag.track, number, previous);
                     if arrival.expect("it is sane") == Arrival::Kept {
-                        subscription.bodies.insert((tag.track, number), (position, tag));
+                        incoming.bodies.insert((tag.track, number), (position, tag));
                     }
                 }
             }
-            while let Some(release) = subscription.receiver.poll() {
+            while let Some(release) = incoming.receiver.poll() {
                 let (Release::Tag(track, number) | Release::Drop(track, number)) = release;
                 let (position, tag) =
-                    subscription.bodies.remove(&(track, number)).expect("it was kept");
-                if let (Release::Tag(..), Some(publisher)) = (release, &mut self.incoming) {
+                    incoming.bodies.remove(&(track, number)).expect("it was kept");
+                let publisher = incoming.publisher.get_or_insert_with(|| {
+                    self.studio.publish(position.publication, now).expect("no fight")
+                });
+                if matches!(release, Release::Tag(..)) {
                     publisher.push_at(position, tag, now).expect("it is on air");
                 }
             }

@@ -1,17 +1,19 @@
 //! Control messages as bytes: type, length, fields (docs/backhaul-protocol.md).
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media::{PublicationId, Track, TrackSet};
 
 use super::{
-    Announce, Close, Ended, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Report, Skip,
-    Subscribe, Welcome,
+    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Login, Message, Refusal,
+    Report, Skip, Subscribe, Want, Welcome,
 };
-use crate::Error;
 use crate::wire::{
     get_array, get_option, get_signed, get_text, get_track, get_varint, put_bytes, put_option,
     put_signed, put_varint,
 };
+use crate::{Error, Ranges};
 
 /// Bytes of a control message: a full list of feeds, and room.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -73,6 +75,9 @@ impl Message {
             Self::Close(_) => 11,
             Self::Report(_) => 12,
             Self::Logins(_) => 13,
+            Self::Kept(_) => 14,
+            Self::Want(_) => 15,
+            Self::Answered(_) => 16,
         }
     }
 
@@ -113,6 +118,7 @@ impl Message {
             Self::Announce(announce) => {
                 put_bytes(out, announce.feed.as_bytes());
                 out.put_slice(&announce.publication.0);
+                put_duration(out, announce.age);
             }
             Self::Ended(ended) => {
                 out.put_slice(&ended.publication.0);
@@ -122,7 +128,9 @@ impl Message {
                 put_varint(out, subscribe.subscription);
                 put_bytes(out, subscribe.feed.as_bytes());
                 out.put_slice(&subscribe.publication.0);
-                subscribe.released.iter().for_each(|(_, number)| put_option(out, *number));
+                put_numbers(out, &subscribe.released);
+                subscribe.received.encode(out);
+                put_option(out, subscribe.budget.map(|budget| budget.as_millis() as u64));
             }
             Self::Unsubscribe(subscription) => put_varint(out, *subscription),
             Self::Skip(skip) => {
@@ -147,6 +155,23 @@ impl Message {
                     put_bytes(out, login.user.as_bytes());
                     out.put_slice(&login.verifier);
                 }
+            }
+            Self::Kept(kept) => {
+                put_bytes(out, kept.feed.as_bytes());
+                out.put_slice(&kept.publication.0);
+                put_varint(out, kept.last);
+                put_duration(out, kept.age);
+            }
+            Self::Want(want) => {
+                put_varint(out, want.request);
+                put_bytes(out, want.feed.as_bytes());
+                out.put_slice(&want.publication.0);
+                want.ranges.encode(out);
+            }
+            Self::Answered(answered) => {
+                put_varint(out, answered.request);
+                put_varint(out, answered.tags);
+                answered.gone.encode(out);
             }
         }
     }
@@ -183,6 +208,10 @@ impl Message {
             6 => Self::Announce(Announce {
                 feed: get_text(input, MAX_NAME)?,
                 publication: PublicationId(get_array(input)?),
+                age: match input.is_empty() {
+                    true => Duration::ZERO,
+                    false => get_duration(input)?,
+                },
             }),
             7 => Self::Ended(Ended {
                 publication: PublicationId(get_array(input)?),
@@ -193,6 +222,14 @@ impl Message {
                 feed: get_text(input, MAX_NAME)?,
                 publication: PublicationId(get_array(input)?),
                 released: get_numbers(input)?,
+                received: match input.is_empty() {
+                    true => Ranges::default(),
+                    false => Ranges::decode(input)?,
+                },
+                budget: match input.is_empty() {
+                    true => None,
+                    false => get_option(input)?.map(Duration::from_millis),
+                },
             }),
             9 => Self::Unsubscribe(get_varint(input)?),
             10 => Self::Skip(Skip {
@@ -221,6 +258,23 @@ impl Message {
                 };
                 Self::Logins((0..count).map(login).collect::<Result<_, Error>>()?)
             }
+            14 => Self::Kept(Kept {
+                feed: get_text(input, MAX_NAME)?,
+                publication: PublicationId(get_array(input)?),
+                last: get_varint(input)?,
+                age: get_duration(input)?,
+            }),
+            15 => Self::Want(Want {
+                request: get_varint(input)?,
+                feed: get_text(input, MAX_NAME)?,
+                publication: PublicationId(get_array(input)?),
+                ranges: Ranges::decode(input)?,
+            }),
+            16 => Self::Answered(Answered {
+                request: get_varint(input)?,
+                tags: get_varint(input)?,
+                gone: Ranges::decode(input)?,
+            }),
             _ => return Ok(None),
         }))
     }
@@ -228,6 +282,15 @@ impl Message {
 
 fn get_port(input: &mut Bytes) -> Result<u16, Error> {
     u16::try_from(get_varint(input)?).map_err(|_| Error::Malformed("a port is out of range"))
+}
+
+/// Appends a time in milliseconds.
+fn put_duration(out: &mut BytesMut, duration: Duration) {
+    put_varint(out, duration.as_millis() as u64);
+}
+
+fn get_duration(input: &mut Bytes) -> Result<Duration, Error> {
+    Ok(Duration::from_millis(get_varint(input)?))
 }
 
 /// Appends a number for each track.
@@ -313,6 +376,7 @@ mod tests {
         let publication = PublicationId([7; 16]);
         let mut released = TrackSet::default();
         released[Track::Video] = Some(41);
+        let numbers: Ranges = [(50, 60), (70, 70)].into_iter().collect();
         vec![
             Message::Hello(Hello {
                 versions: vec![1, 2],
@@ -331,19 +395,38 @@ mod tests {
             Message::Refused(Refusal::InviteExpired, "ask for a new link".into()),
             Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32] }]),
             Message::FeedProblem(FeedProblem { name: "camera".into(), text: "taken".into() }),
-            Message::Announce(Announce { feed: "camera".into(), publication }),
+            Message::Announce(Announce {
+                feed: "camera".into(),
+                publication,
+                age: Duration::from_secs(70),
+            }),
             Message::Ended(Ended { publication, edges: released }),
             Message::Subscribe(Subscribe {
                 subscription: 5,
                 feed: "camera".into(),
                 publication,
                 released,
+                received: numbers.clone(),
+                budget: Some(Duration::from_millis(500)),
             }),
             Message::Unsubscribe(5),
             Message::Skip(Skip { subscription: 5, track: Track::Video, from: None, to: 99 }),
             Message::Close(Close { publication, text: "another encoder took over".into() }),
             Message::Report(Report { subscription: 5, encoder_growth_ms: -3, skipped: 1 }),
             Message::Logins(vec![login()]),
+            Message::Kept(Kept {
+                feed: "camera".into(),
+                publication,
+                last: 9_000,
+                age: Duration::from_secs(600),
+            }),
+            Message::Want(Want {
+                request: 6,
+                feed: "camera".into(),
+                publication,
+                ranges: numbers.clone(),
+            }),
+            Message::Answered(Answered { request: 6, tags: 11, gone: numbers }),
         ]
     }
 
@@ -386,6 +469,29 @@ mod tests {
         zero.put_u8(0);
         assert_eq!(Message::decode(&mut wire), Ok(Some(welcome.clone())));
         assert_eq!(Message::decode(&mut zero), Ok(Some(welcome)));
+    }
+
+    #[test]
+    fn an_older_peer_says_less() {
+        let publication = PublicationId([7; 16]);
+        let age = Duration::ZERO;
+        let announce = Message::Announce(Announce { feed: "camera".into(), publication, age });
+        let subscribe = Message::Subscribe(Subscribe {
+            subscription: 5,
+            feed: "camera".into(),
+            publication,
+            released: TrackSet::default(),
+            received: Ranges::default(),
+            budget: None,
+        });
+        // Each of the newer fields is one byte here.
+        for (message, newer) in [(announce, 1), (subscribe, 2)] {
+            let mut wire = BytesMut::new();
+            message.encode(&mut wire);
+            wire[1] -= newer;
+            wire.truncate(wire.len() - usize::from(newer));
+            assert_eq!(Message::decode(&mut wire), Ok(Some(message)));
+        }
     }
 
     #[test]

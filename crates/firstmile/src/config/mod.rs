@@ -1,5 +1,6 @@
 //! Configuration: command line over environment over file over default, parsed into final types.
 
+mod backhaul;
 mod limits;
 pub mod relay;
 pub mod studio;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use crate::join::{JoinLinkError, parse_host};
 use crate::platform;
 use crate::secret::{Token, TokenError};
+pub use backhaul::Backhaul;
 pub use limits::{Limits, Rtmp};
 use value::{Size, Span, line_of};
 

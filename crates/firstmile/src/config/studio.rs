@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
-    ConfigError, Limits, Ring, Tls, TlsFiles, check_http, duration, http_token, read_file, within,
+    Backhaul, ConfigError, Limits, Ring, Tls, TlsFiles, check_http, duration, http_token,
+    read_file, within,
 };
 use crate::cli::StudioArgs;
 use crate::join::JoinLink;
@@ -37,6 +38,8 @@ pub struct Config {
     pub http_token: Option<Token>,
     /// What players get.
     pub play: Play,
+    /// How feeds come from relays.
+    pub backhaul: Backhaul,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
     /// What RTMPS and HTTPS show, instead of a certificate made at the start.
@@ -108,6 +111,7 @@ struct File {
     http: Listen,
     http_token: Option<Token>,
     play: Play,
+    backhaul: Backhaul,
     trace_rtmp: bool,
     tls: Tls,
     limits: Limits,
@@ -142,6 +146,7 @@ impl Config {
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
             play: file.play,
+            backhaul: file.backhaul,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
             limits: file.limits,
@@ -150,6 +155,7 @@ impl Config {
         check_http(config.http, config.http_token.as_ref())?;
         let second = Duration::from_secs(1);
         within("play.max_delay", config.play.max_delay, second / 10, 60 * second)?;
+        config.backhaul.check()?;
         config.limits.check()?;
         config.ring.check()?;
         Ok(config)
@@ -220,7 +226,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE, "").unwrap(), load(&[], "", "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         toml::from_str::<File>(&all).unwrap();
-        for table in ["", "play", "limits", "limits.rtmp", "ring", "tls"] {
+        for table in ["", "play", "backhaul", "limits", "limits.rtmp", "ring", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }
@@ -251,6 +257,18 @@ mod tests {
         assert_eq!(error.to_string(), "join: there is no join link in standard input");
         let error = load(&["--join", "@/no/such/file"], "", "").unwrap_err();
         assert_eq!(error.to_string(), "cannot read a join link from /no/such/file");
+    }
+
+    #[test]
+    fn feeds_may_have_a_delay_of_their_own() {
+        let text = "[backhaul]\nmax_delay = \"1s\"\nfeed_delays = { roof = \"300ms\" }\n";
+        let backhaul = load(&[], text, "").unwrap().backhaul;
+        assert_eq!(backhaul.delay_of("roof"), Duration::from_millis(300));
+        assert_eq!(backhaul.delay_of("camera"), Duration::from_secs(1));
+        let wrong = "[backhaul]\nfeed_delays = { roof = \"3ms\" }\n";
+        let error = load(&[], wrong, "").unwrap_err().to_string();
+        assert_eq!(error, "backhaul.feed_delays: it must be from 200ms to 1m");
+        load(&[], "[backhaul]\nfeed_delays = { Roof = \"3s\" }\n", "").unwrap_err();
     }
 
     #[test]

@@ -15,7 +15,7 @@ use hub::{Feed, Join, Next, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DemoArgs, Output};
-use crate::config::{Limits, Ring, relay, studio};
+use crate::config::{Backhaul, Limits, Ring, relay, studio};
 use crate::error::EXIT_FAILED;
 use crate::relay::Relay;
 use crate::studio::Studio;
@@ -62,6 +62,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         tls: None,
         http: any(),
         http_token: None,
+        backhaul: Backhaul::default(),
         play: studio::Play::default(),
         trace_rtmp: false,
         limits: Limits::default(),

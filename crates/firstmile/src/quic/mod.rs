@@ -326,6 +326,11 @@ impl Link {
         self.connection.set_send_window(window);
     }
 
+    /// Round trip time.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
     /// The link's figures.
     pub fn stats(&self) -> LinkStats {
         let stats = self.connection.stats();
@@ -359,6 +364,8 @@ const CONTROL_PRIORITY: i32 = 3;
 pub const STEADY_PRIORITY: i32 = 2;
 /// Live video.
 pub const VIDEO_PRIORITY: i32 = 1;
+/// What did not come live goes last.
+pub const BACKFILL_PRIORITY: i32 = 0;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())

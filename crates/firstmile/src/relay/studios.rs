@@ -9,13 +9,13 @@ use backhaul::{
     Event, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Session, VERSION, Welcome,
 };
 use hub::{Cut, Feed};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::Node;
 use super::directory::{self, FeedId};
-use crate::egress::backhaul::{self as egress, Control};
+use crate::control::{Control, Outbox};
+use crate::egress::backhaul as egress;
 use crate::error::plain;
 use crate::guests::{Bounds, Guest, Guests};
 use crate::identity::PublicKey;
@@ -43,8 +43,8 @@ pub(super) struct Studio {
     pub(super) link: Option<Link>,
     connects: u64,
     last_error: Option<String>,
-    /// What its control stream is to say.
-    tell: Option<mpsc::Sender<Message>>,
+    /// What is to be said to it.
+    outbox: Option<Outbox>,
 }
 
 impl Node {
@@ -140,12 +140,12 @@ impl Node {
             rtmps_port: self.trusted_rtmps_port(),
         });
         let peer = PeerFeeds { node: self, studio: link.peer() };
-        let (tell, told) = egress::control_queue();
+        let control = control.split();
         if let Some(studio) = self.lock_studios().get_mut(&link.peer()) {
-            studio.tell = Some(tell.clone());
+            studio.outbox = Some(control.0.clone());
         }
         let reason = tokio::select! {
-            result = egress::run(&link, control, (tell, told), &peer) => match result {
+            result = egress::run(&link, control, &peer) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => plain(&format!("{error:#}")),
             },
@@ -159,9 +159,9 @@ impl Node {
     fn warn_holder(&self, feed: FeedId, text: &str) {
         let text = text.to_owned();
         let studios = self.lock_studios();
-        if let Some(tell) = studios.get(&feed.studio).and_then(|studio| studio.tell.as_ref()) {
-            // One that is slow to listen hears of it at the next claim.
-            let _ = tell.try_send(Message::FeedProblem(FeedProblem { name: feed.name, text }));
+        let outbox = studios.get(&feed.studio).and_then(|studio| studio.outbox.as_ref());
+        if let Some(outbox) = outbox {
+            outbox.say(&Message::FeedProblem(FeedProblem { name: feed.name, text }));
         }
     }
 
@@ -213,7 +213,7 @@ impl Node {
                 link: Some(link.clone()),
                 connects,
                 last_error: None,
-                tell: None,
+                outbox: None,
             },
         );
         Ok(())
@@ -283,7 +283,7 @@ impl Node {
         }
         info!(studio = hello.name, reason, "left");
         studio.link = None;
-        studio.tell = None;
+        studio.outbox = None;
         studio.last_error = Some(reason.to_owned());
         // Under the lock: a link that comes back now is noted after this.
         self.directory.send_if_modified(|directory| {

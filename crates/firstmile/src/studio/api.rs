@@ -119,7 +119,9 @@ impl Node {
             status.via = Some(uplink.relay().name.clone());
             status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);
             status.latency.relay_queue_ms = figures.relay_queue;
-            status.latency.backhaul_ms = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
+            let rtt = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
+            let way = figures.backhaul.map(|way| way.as_secs_f64() * 1_000.0);
+            status.latency.backhaul_ms = way.or(rtt);
             status.drops.skipped_tags = figures.skipped;
         }
         status

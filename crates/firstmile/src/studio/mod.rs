@@ -342,6 +342,10 @@ impl crate::ingest::backhaul::Feeds for Node {
         self.list.subscribe()
     }
 
+    fn budget(&self, name: &str) -> Option<Duration> {
+        Some(self.config.backhaul.delay_of(name))
+    }
+
     fn refused(&self, _: &str, _: &str) {
         // Each uplink keeps its own relay's refusals.
     }

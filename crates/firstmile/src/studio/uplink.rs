@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::egress::backhaul::Control;
+use crate::control::Control;
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
@@ -303,6 +303,10 @@ impl Feeds for RelayFeeds<'_> {
 
     fn list(&self) -> watch::Receiver<Arc<FeedList>> {
         self.studio.list()
+    }
+
+    fn budget(&self, name: &str) -> Option<Duration> {
+        self.studio.budget(name)
     }
 
     fn refused(&self, name: &str, why: &str) {

@@ -4,7 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use backhaul::{Arrival, Ended, Ranges, Receiver, Release, Report, Skip, TagHeader};
+use backhaul::{
+    Arrival, Ended, Message, Ranges, Receiver, Release, Report, Skip, Subscribe, TagHeader,
+};
 use bytes::Bytes;
 use hub::{Feed, Publisher};
 use media::{Position, PublicationId, Tag, Track, TrackSet};
@@ -30,6 +32,8 @@ pub struct Figures {
     pub relay_queue: Option<Spread>,
     /// Tags that the relay skipped.
     pub skipped: u64,
+    /// How long the way from the relay takes now, one way.
+    pub backhaul: Option<Duration>,
 }
 
 /// Why a publication is not, or no longer, on air here; for the relay and the log.
@@ -88,11 +92,6 @@ impl Incoming {
         self.subscription
     }
 
-    /// Each track's last number that is through.
-    pub(super) fn edges(&self) -> TrackSet<Option<u64>> {
-        self.receiver.edges()
-    }
-
     /// Whether a new link should ask for the rest of it.
     pub(super) fn is_wanted(&self) -> bool {
         let is_cut = self.publisher.as_ref().is_some_and(|publisher| publisher.cut().is_some());
@@ -103,9 +102,19 @@ impl Incoming {
     pub(super) fn resume(&mut self, subscription: u64) {
         self.subscription = Some(subscription);
         self.silent_since = None;
-        self.receiver = Receiver::new(self.receiver.edges());
-        self.bodies.clear();
-        self.held_bytes = 0;
+        self.receiver.resume();
+    }
+
+    /// What to ask for by its present name.
+    pub(super) fn subscribe(&self, subscription: u64, budget: Option<Duration>) -> Message {
+        Message::Subscribe(Subscribe {
+            subscription,
+            feed: self.name.clone(),
+            publication: self.publication,
+            released: self.receiver.edges(),
+            received: self.receiver.held(),
+            budget,
+        })
     }
 
     /// The link is lost: players are held.

@@ -2,6 +2,7 @@
 
 mod incoming;
 mod tag_stream;
+mod way;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,22 +10,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use backhaul::{
-    Announce, Close, Ended, Event, FeedKey, Login, Message, Received, Report, Skip, Subscribe,
+    Announce, Close, Datagram, Ended, Event, FeedKey, Login, Message, Received, Report, Skip,
     TagHeader,
 };
 use bytes::Bytes;
 use hub::Feed;
-use media::{PublicationId, TrackSet};
+use media::PublicationId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
-use crate::egress::backhaul::Control;
+use crate::control::Control;
 use crate::quic::{Link, RecvStream};
 
 pub use incoming::Figures;
 use incoming::{Incoming, OffAir};
 use tag_stream::{Partial, TagStream};
+use way::Way;
 
 /// How often what was received is reported while media flows.
 const REPORT_INTERVAL: Duration = Duration::from_millis(25);
@@ -50,6 +52,8 @@ pub trait Feeds: Send + Sync {
     fn feed(&self, name: &str) -> Option<Feed>;
     /// The feeds as they are, and how to wait for a change.
     fn list(&self) -> watch::Receiver<Arc<FeedList>>;
+    /// How late a feed may come before the relay skips; `None` if that is the relay's choice.
+    fn budget(&self, name: &str) -> Option<Duration>;
     /// Takes note of a feed that the relay refused, or whose key is claimed there.
     fn refused(&self, name: &str, why: &str);
 }
@@ -60,13 +64,16 @@ pub struct Inbox {
     publications: Mutex<HashMap<PublicationId, Incoming>>,
     /// Publications that were cut here last: the relay may announce them again on a new link.
     closed: Mutex<VecDeque<PublicationId>>,
+    /// The present link's.
+    way: Mutex<Way>,
     received: Notify,
 }
 
 impl Inbox {
     /// The figures of a publication that comes from this relay.
     pub fn figures(&self, publication: PublicationId) -> Option<Figures> {
-        self.lock().get(&publication).map(Incoming::figures)
+        let figures = self.lock().get(&publication).map(Incoming::figures)?;
+        Some(Figures { backhaul: self.lock_way().delay(), ..figures })
     }
 
     /// Runs an open link until it is lost; the session is open.
@@ -80,6 +87,7 @@ impl Inbox {
         control: Control,
         feeds: &dyn Feeds,
     ) -> Result<()> {
+        *self.lock_way() = Way::default();
         let over = self.converse(link, control, feeds).await;
         self.lock().values_mut().for_each(Incoming::interrupt);
         over
@@ -123,6 +131,11 @@ impl Inbox {
                         control.session.send(&answer);
                     }
                 }
+                datagram = link.read_datagram() => {
+                    if let Datagram::Heartbeat(clock) = Datagram::decode(datagram?)? {
+                        self.lock_way().on_heartbeat(clock, link.rtt(), Instant::now());
+                    }
+                }
                 stream = link.accept_tags() => {
                     let (inbox, stream) = (self.clone(), stream?);
                     let (partial, lost) = (partial.clone(), lost.clone());
@@ -140,7 +153,7 @@ impl Inbox {
                 () = sleep_until(report_at), if report_at.is_some() => {
                     report_at = None;
                     for report in self.take_reports() {
-                        link.send_datagram(report.encode());
+                        link.send_datagram(Datagram::Received(report).encode());
                     }
                 }
                 _ = sweep.tick() => self.sweep(),
@@ -153,17 +166,12 @@ impl Inbox {
         let mut publications = self.lock();
         publications
             .retain(|_, incoming| incoming.is_wanted() && feeds.feed(incoming.name()).is_some());
-        let resume = |(publication, incoming): (&PublicationId, &mut Incoming)| {
+        let resume = |incoming: &mut Incoming| {
             let subscription = take_next(next_subscription);
             incoming.resume(subscription);
-            Message::Subscribe(Subscribe {
-                subscription,
-                feed: incoming.name().to_owned(),
-                publication: *publication,
-                released: incoming.edges(),
-            })
+            incoming.subscribe(subscription, feeds.budget(incoming.name()))
         };
-        publications.iter_mut().map(resume).collect()
+        publications.values_mut().map(resume).collect()
     }
 
     /// Does what the relay's message asks for; returns the answer.
@@ -192,7 +200,7 @@ impl Inbox {
         feeds: &dyn Feeds,
         next_subscription: &mut u64,
     ) -> Result<Option<Message>> {
-        let Announce { feed: name, publication } = announce;
+        let Announce { feed: name, publication, .. } = announce;
         if self.lock_closed().contains(&publication) {
             return Ok(Some(close(publication, "another encoder took over")));
         }
@@ -208,10 +216,11 @@ impl Inbox {
             bail!("the relay announced more than {MAX_PUBLICATIONS} publications");
         }
         let subscription = take_next(next_subscription);
-        let incoming = Incoming::new(name.clone(), feed, publication, subscription);
+        let budget = feeds.budget(&name);
+        let incoming = Incoming::new(name, feed, publication, subscription);
+        let message = incoming.subscribe(subscription, budget);
         publications.insert(publication, incoming);
-        let released = TrackSet::default();
-        Ok(Some(Message::Subscribe(Subscribe { subscription, feed: name, publication, released })))
+        Ok(Some(message))
     }
 
     fn ended(&self, ended: &Ended) {
@@ -312,6 +321,10 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PublicationId, Incoming>> {
         self.publications.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_way(&self) -> MutexGuard<'_, Way> {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_closed(&self) -> MutexGuard<'_, VecDeque<PublicationId>> {

@@ -1,0 +1,118 @@
+//! The control stream of a link: who says what on it is decided elsewhere.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use backhaul::{Event, Message, Session};
+use tokio::sync::Notify;
+
+use crate::quic::{RecvStream, SendStream};
+
+/// Bytes read from the stream at a time.
+const READ: usize = 64 << 10;
+/// Bytes that may wait for a peer that does not read: some full lists of feeds.
+const MAX_UNSENT: usize = 1 << 20;
+
+/// The control stream with one owner.
+#[derive(Debug)]
+pub struct Control {
+    /// The conversation on it.
+    pub session: Session,
+    /// To the peer.
+    pub send: SendStream,
+    /// From the peer.
+    pub receive: RecvStream,
+}
+
+impl Control {
+    /// Reads until the peer has said something.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost, the peer ends its stream, or breaks the protocol.
+    pub async fn event(&mut self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.session.poll_event()? {
+                return Ok(event);
+            }
+            let chunk = self.receive.read_chunk(READ, true).await?;
+            let chunk = chunk.context("the peer ended the conversation")?;
+            self.session.handle_input(&chunk.bytes);
+        }
+    }
+
+    /// Writes what the session has to say.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn flush(&mut self) -> Result<()> {
+        let output = self.session.take_output();
+        if !output.is_empty() {
+            self.send.write_chunk(output).await?;
+        }
+        Ok(())
+    }
+
+    /// Parts what is read from what is said, so that neither waits for the other.
+    pub fn split(self) -> (Outbox, SendStream, RecvStream) {
+        let shared = Shared { session: Mutex::new(self.session), said: Notify::new() };
+        (Outbox(Arc::new(shared)), self.send, self.receive)
+    }
+}
+
+/// What is to be said to a peer. Saying something never waits; clones say it to the same peer.
+#[derive(Clone, Debug)]
+pub struct Outbox(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    session: Mutex<Session>,
+    said: Notify,
+}
+
+impl Outbox {
+    /// Says something; without effect once the session is over.
+    pub fn say(&self, message: &Message) {
+        self.session().send(message);
+        self.0.said.notify_one();
+    }
+
+    /// Reads until the peer has said something.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost, the peer ends its stream, or breaks the protocol.
+    pub async fn hear(&self, receive: &mut RecvStream) -> Result<Event> {
+        loop {
+            if let Some(event) = self.session().poll_event()? {
+                return Ok(event);
+            }
+            let chunk = receive.read_chunk(READ, true).await?;
+            let chunk = chunk.context("the peer ended the conversation")?;
+            self.session().handle_input(&chunk.bytes);
+        }
+    }
+
+    /// Writes what is said, for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost, or the peer reads nothing of it.
+    pub async fn write(&self, send: &mut SendStream) -> Result<()> {
+        loop {
+            let output = self.session().take_output();
+            if output.is_empty() {
+                self.0.said.notified().await;
+            } else if output.len() > MAX_UNSENT {
+                bail!("the peer does not read what is said to it");
+            } else {
+                send.write_chunk(output).await?;
+            }
+        }
+    }
+
+    fn session(&self) -> MutexGuard<'_, Session> {
+        self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,285 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use backhaul::{Announce, Close, Datagram, Message, Received, Subscribe, Want};
+use hub::{Bell, Cut, Feed, Lane, Ringing};
+use media::PublicationId;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::backfill::Backfill;
+use super::live::{Live, Way};
+use super::out::is_stopped;
+use super::{Order, ended};
+use crate::control::Outbox;
+use crate::quic::Link;
+
+/// How often the link is looked after: its backlog, and a heartbeat while media flows, so that the
+/// peer can tell a dead link from a quiet one.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between the reports of figures.
+const REPORT_TICKS: u64 = 5;
+/// A link that takes nothing for this long while something waits had an outage.
+const OUTAGE: Duration = Duration::from_millis(500);
+/// Reports of live tags that are on their way are overdue after this.
+const OVERDUE: Duration = Duration::from_millis(300);
+
+/// Writes the media of a link's feeds: audio, then live video, then what was asked for afterwards.
+///
+/// It takes from the hub what the link takes from it, so that the backlog stays in the hub, where it
+/// can be skipped. It announces what is on air.
+pub(super) struct Pump {
+    link: Link,
+    outbox: Outbox,
+    bell: Arc<Bell>,
+    outlets: BTreeMap<usize, Outlet>,
+    keys: HashMap<String, usize>,
+    next_key: usize,
+    /// Outlets that have something to write, or may have.
+    active: BTreeSet<usize>,
+    /// The outlet that comes first among equals.
+    turn: usize,
+    backfill: Backfill,
+    started: Instant,
+    ticks: u64,
+    /// The last time that the link took something, or nothing waited for it.
+    progress: Instant,
+    is_blocked: bool,
+    reported: Instant,
+}
+
+/// One feed of the studio.
+struct Outlet {
+    name: String,
+    feed: Feed,
+    announced: Option<PublicationId>,
+    live: Option<Live>,
+    _ringing: Ringing,
+}
+
+impl Pump {
+    pub(super) fn new(link: Link, outbox: Outbox) -> Self {
+        let now = Instant::now();
+        Self {
+            link,
+            outbox,
+            bell: Arc::default(),
+            outlets: BTreeMap::new(),
+            keys: HashMap::new(),
+            next_key: 0,
+            active: BTreeSet::new(),
+            turn: 0,
+            backfill: Backfill::new(now),
+            started: now,
+            ticks: 0,
+            progress: now,
+            is_blocked: false,
+            reported: now,
+        }
+    }
+
+    /// Writes until the link is lost.
+    ///
+    /// # Errors
+    ///
+    /// The reason why.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let bell = self.bell.clone();
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.recv() => self.obey(order.context("the link is over")?),
+                () = bell.wait() => self.rung(),
+                _ = tick.tick() => self.tick(),
+                over = poll_fn(|cx| self.pass(cx)) => over?,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Feeds(feeds) => self.set_feeds(feeds),
+            Order::Subscribe(subscribe) => self.subscribe(subscribe),
+            Order::Unsubscribe(subscription) => {
+                self.outlets.values_mut().for_each(|outlet| {
+                    outlet.live.take_if(|live| live.subscription() == subscription);
+                });
+            }
+            Order::Close(close) => self.close(&close),
+            Order::Want(want) => self.want(want),
+            Order::Received(received) => self.received(&received),
+        }
+    }
+
+    fn set_feeds(&mut self, feeds: Vec<(String, Feed)>) {
+        let is_there = |name: &String| feeds.iter().any(|(other, _)| other == name);
+        self.keys.retain(|name, _| is_there(name));
+        self.outlets.retain(|_, outlet| is_there(&outlet.name));
+        for (name, feed) in feeds {
+            if self.keys.contains_key(&name) {
+                continue;
+            }
+            let key = self.next_key;
+            self.next_key += 1;
+            let ringing = feed.ring(&self.bell, key);
+            self.keys.insert(name.clone(), key);
+            let outlet = Outlet { name, feed, announced: None, live: None, _ringing: ringing };
+            self.outlets.insert(key, outlet);
+        }
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe) {
+        let Some(key) = self.keys.get(&subscribe.feed) else {
+            // The feed was removed, or not taken: what the peer holds of it is over.
+            return self.outbox.say(&ended(&subscribe));
+        };
+        let outlet = self.outlets.get_mut(key).expect("every key has its outlet");
+        // One that is over is sent as far as the hub still has it; at worst, not at all.
+        info!(feed = outlet.name, publication = %subscribe.publication, "sending");
+        outlet.live = Some(Live::new(&outlet.feed, subscribe));
+        self.active.insert(*key);
+    }
+
+    fn close(&mut self, close: &Close) {
+        for outlet in self.outlets.values() {
+            if outlet.feed.publication() == Some(close.publication) {
+                let Close { publication, text: reason } = close;
+                warn!(feed = outlet.name, %publication, reason, "the studio closed the encoder");
+                // Another encoder may have taken over by now: that one stays.
+                outlet.feed.cut_publication(*publication, Cut::TakenOver, Instant::now());
+            }
+        }
+    }
+
+    fn want(&mut self, want: Want) {
+        let key = self.keys.get(&want.feed);
+        let feed = key.and_then(|key| self.outlets.get(key)).map(|outlet| outlet.feed.clone());
+        if let Some(message) = self.backfill.want(feed, want) {
+            self.outbox.say(&message);
+        }
+    }
+
+    fn received(&mut self, received: &Received) {
+        let now = Instant::now();
+        let mut lives = self.outlets.values_mut().filter_map(|outlet| outlet.live.as_mut());
+        // A subscription that has just ended may still be reported.
+        let Some(live) = lives.find(|live| live.subscription() == received.subscription) else {
+            return;
+        };
+        self.reported = now;
+        if let Some(delay) = live.on_received(&received.ranges, now) {
+            self.backfill.on_live(delay, now);
+        }
+    }
+
+    /// Feeds have changed.
+    fn rung(&mut self) {
+        let now = Instant::now();
+        for key in self.bell.take() {
+            let Some(outlet) = self.outlets.get_mut(&key) else { continue };
+            let on_air = outlet.feed.publication();
+            // Once each: a peer that wants it no longer is not asked again.
+            if let Some(publication) = on_air.filter(|_| on_air != outlet.announced) {
+                outlet.announced = on_air;
+                let age = outlet.feed.codecs(now).1.unwrap_or_default();
+                let feed = outlet.name.clone();
+                self.outbox.say(&Message::Announce(Announce { feed, publication, age }));
+            }
+            if outlet.live.is_some() {
+                self.active.insert(key);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        let is_report_due = self.ticks.is_multiple_of(REPORT_TICKS);
+        let now = Instant::now();
+        let mut is_live = false;
+        for outlet in self.outlets.values() {
+            let Some(live) = &outlet.live else { continue };
+            is_live = true;
+            if is_report_due {
+                let growth = outlet.feed.snapshot(now).encoder_growth_ms.unwrap_or(0);
+                self.outbox.say(&live.report(growth));
+            }
+        }
+        if is_live {
+            let clock = now.saturating_duration_since(self.started).as_micros() as u64;
+            self.link.send_datagram(Datagram::Heartbeat(clock).encode());
+        }
+        if is_live || !self.backfill.is_idle() {
+            self.link.govern();
+        }
+    }
+
+    /// Writes what the link takes; ready only with an error.
+    fn pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let now = Instant::now();
+        if self.is_blocked && now.saturating_duration_since(self.progress) >= OUTAGE {
+            let lives = self.outlets.values_mut().filter_map(|outlet| outlet.live.as_mut());
+            lives.for_each(Live::recover);
+        }
+        let mut way = Way { link: &self.link, outbox: &self.outbox, now, written: 0 };
+        let mut blocked = BTreeSet::new();
+        for lane in [Lane::Rest, Lane::Video] {
+            let (after, before) = (self.active.range(self.turn..), self.active.range(..self.turn));
+            for key in after.chain(before) {
+                let Some(outlet) = self.outlets.get_mut(key) else { continue };
+                let Some(live) = &mut outlet.live else { continue };
+                match live.poll(lane, cx, &mut way) {
+                    Poll::Ready(Ok(())) => {}
+                    // The peer wants no more of it, and says so in its own time.
+                    Poll::Ready(Err(error)) if is_stopped(&error) => {
+                        debug!(feed = outlet.name, "the studio stopped a stream");
+                        outlet.live = None;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        blocked.insert(*key);
+                    }
+                }
+            }
+        }
+        let written = way.written;
+        for key in self.active.difference(&blocked) {
+            let Some(outlet) = self.outlets.get_mut(key) else { continue };
+            if let Some(live) = outlet.live.take_if(|live| live.is_over(&self.outbox)) {
+                info!(feed = outlet.name, publication = %live.publication(), "sent");
+            }
+        }
+        // Who was blocked first comes first when the link takes something again.
+        self.turn = blocked.first().map_or(0, |first| *first);
+        self.is_blocked = !blocked.is_empty();
+        if written > 0 || !self.is_blocked {
+            self.progress = now;
+        }
+        self.active = blocked;
+        if !self.is_blocked {
+            return self.backfill(cx, now);
+        }
+        Poll::Pending
+    }
+
+    fn backfill(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<()>> {
+        if self.backfill.is_idle() {
+            return Poll::Pending;
+        }
+        let lives = || self.outlets.values().filter_map(|outlet| outlet.live.as_ref());
+        let is_overdue = now.saturating_duration_since(self.reported) > OVERDUE;
+        let is_live_silent = is_overdue && lives().any(Live::is_unreported);
+        let is_beside_live = lives().next().is_some();
+        let is_received = |publication, number| {
+            lives().any(|live| live.publication() == publication && live.is_received(number))
+        };
+        let mut way = Way { link: &self.link, outbox: &self.outbox, now, written: 0 };
+        let live = is_beside_live.then_some(is_live_silent);
+        self.backfill.poll(cx, &mut way, live, &is_received)
+    }
+}
