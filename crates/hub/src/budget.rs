@@ -1,12 +1,18 @@
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 
 use crate::feed::Shared;
+
+/// What a spool gives up at a time, so that not every tag has to look for the largest. More would
+/// flood the disk.
+const SLICE: usize = 256 << 10;
 
 /// The memory that the rings of a hub share.
 ///
 /// A feed accounts for its ring after each change. The one that finds the total exceeded has the
-/// largest rings give up their oldest GOPs, whosever they are: who is modest loses nothing.
+/// spools give up their oldest tags, then the rings their oldest GOPs. The largest feed of the
+/// owner who takes most goes first: who is modest loses nothing.
 #[derive(Debug)]
 pub(crate) struct Budget {
     total: usize,
@@ -19,8 +25,10 @@ pub(crate) struct Budget {
 /// How much memory the rings of a hub take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes in all rings.
+    /// Bytes in all rings and spools.
     pub used: usize,
+    /// Bytes in all spools.
+    pub spooled: usize,
     /// The bound of that: [`Limits::total_bytes`](crate::Limits::total_bytes).
     pub total: usize,
     /// GOPs that were given up for the bound on all rings.
@@ -49,6 +57,7 @@ impl Budget {
     pub(crate) fn memory(&self) -> Memory {
         Memory {
             used: self.used.load(Ordering::Relaxed),
+            spooled: self.alive().iter().map(|feed| feed.spool_bytes()).sum(),
             total: self.total,
             trimmed: self.trimmed.load(Ordering::Relaxed),
             overruns: self.overruns.load(Ordering::Relaxed),
@@ -78,16 +87,35 @@ impl Budget {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        let feeds: Vec<_> = feeds.iter().filter_map(Weak::upgrade).collect();
+        while self.used.load(Ordering::Relaxed) > self.total {
+            let Some(feed) = largest(&feeds, Shared::spool_bytes) else { break };
+            feed.give_up_spool(SLICE);
+        }
+        if self.used.load(Ordering::Relaxed) <= self.total {
+            return;
+        }
         // Some room at once, so that not every tag has to look for it.
         let target = self.total - self.total / 8;
         while self.used.load(Ordering::Relaxed) > target {
-            let feeds = feeds.iter().filter_map(Weak::upgrade);
-            let largest = feeds.max_by_key(|feed| feed.ring_bytes());
-            match largest.filter(|feed| feed.ring_bytes() > 0) {
-                Some(feed) => feed.give_up_gop(),
-                None => return,
-            }
+            let Some(feed) = largest(&feeds, Shared::ring_bytes) else { return };
+            feed.give_up_gop();
             self.trimmed.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn alive(&self) -> Vec<Arc<Shared>> {
+        let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// The feed with most `bytes` of the owner with most; `None` if nobody has any.
+fn largest(feeds: &[Arc<Shared>], bytes: impl Fn(&Shared) -> usize) -> Option<&Arc<Shared>> {
+    let mut owners: HashMap<u64, usize> = HashMap::new();
+    for feed in feeds {
+        *owners.entry(feed.owner()).or_default() += bytes(feed);
+    }
+    let largest = feeds.iter().max_by_key(|feed| (owners[&feed.owner()], bytes(feed)));
+    largest.filter(|feed| bytes(feed) > 0)
 }

@@ -16,6 +16,7 @@ use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
 use crate::damper::Damper;
 use crate::pace::Pace;
 use crate::ring::{Entry, Ring};
+use crate::spool::{Leaving, Overflow};
 
 /// A publication without a tag for this long is stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
@@ -33,7 +34,10 @@ pub struct Limits {
     pub keep: Duration,
     /// How long subscribers are held after a publication ended.
     pub hold: Duration,
-    /// Bytes in the rings of all feeds of a hub.
+    /// How long tags stay in memory, counted from their arrival, for those who missed them; zero
+    /// for no longer than the ring keeps them.
+    pub spool: Duration,
+    /// Bytes in the rings and spools of all feeds of a hub.
     pub total_bytes: usize,
 }
 
@@ -45,6 +49,7 @@ impl Default for Limits {
             max_tags: 4_000,
             keep: Duration::from_secs(4),
             hold: Duration::from_secs(30),
+            spool: Duration::ZERO,
             total_bytes: 256 << 20,
         }
     }
@@ -72,10 +77,16 @@ pub struct Feed(Arc<Shared>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
+    serial: u64,
+    /// Whose feed it is.
+    owner: u64,
     limits: Limits,
     budget: Arc<Budget>,
-    /// Bytes of the ring, as the budget has them.
+    overflow: Option<Arc<dyn Overflow>>,
+    /// Bytes of the ring's live part, as the budget has them. Written under the lock.
     ring_bytes: AtomicUsize,
+    /// The same of its spool.
+    spool_bytes: AtomicUsize,
     inner: Mutex<Inner>,
     /// Told of every change; closed with the feed.
     changed: watch::Sender<()>,
@@ -87,8 +98,8 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
-    ring: Ring,
-    on_air: Option<OnAir>,
+    pub(crate) ring: Ring,
+    pub(crate) on_air: Option<OnAir>,
     /// Publications so far: tells one right to push from another.
     publications: u64,
     ended: Option<Instant>,
@@ -124,11 +135,13 @@ impl Inner {
 }
 
 #[derive(Debug)]
-struct OnAir {
-    publication: PublicationId,
+pub(crate) struct OnAir {
+    pub(crate) publication: PublicationId,
     /// Which of the feed's publications it is.
     serial: u64,
     started: Instant,
+    /// The number after the highest that was pushed.
+    pub(crate) edge: u64,
     last_tag: Option<Instant>,
     last_keyframe: Option<Instant>,
     /// The way from the encoder is lost; it may come back.
@@ -157,14 +170,26 @@ impl Feed {
     /// A feed with these bounds, and with a memory of its own.
     pub fn new(limits: Limits) -> Self {
         let budget = Arc::new(Budget::new(limits.total_bytes));
-        Self::within(limits, budget)
+        let serial = Self::next_serial();
+        Self::within(limits, budget, serial, serial, None)
     }
 
-    pub(crate) fn within(limits: Limits, budget: Arc<Budget>) -> Self {
+    /// A feed that shares a hub's memory, and the part of it that its owner gets.
+    pub(crate) fn within(
+        limits: Limits,
+        budget: Arc<Budget>,
+        serial: u64,
+        owner: u64,
+        overflow: Option<Arc<dyn Overflow>>,
+    ) -> Self {
         let feed = Self(Arc::new(Shared {
+            serial,
+            owner,
             limits,
             budget,
+            overflow,
             ring_bytes: AtomicUsize::new(0),
+            spool_bytes: AtomicUsize::new(0),
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             publication: watch::Sender::new(None),
@@ -174,6 +199,16 @@ impl Feed {
         }));
         feed.0.budget.register(Arc::downgrade(&feed.0));
         feed
+    }
+
+    pub(crate) fn next_serial() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Its number among all feeds of this process; clones have the same.
+    pub fn serial(&self) -> u64 {
+        self.0.serial
     }
 
     /// Puts a new publication on air; the one before is cut.
@@ -198,6 +233,7 @@ impl Feed {
             publication,
             serial,
             started: now,
+            edge: 0,
             last_tag: None,
             last_keyframe: None,
             is_interrupted: false,
@@ -285,9 +321,11 @@ impl Feed {
         let mut inner = self.lock();
         let hold = self.0.limits.hold;
         if inner.ended.is_some_and(|ended| now.saturating_duration_since(ended) > hold) {
-            inner.ring.clear();
-            self.0.account(&inner);
+            inner.ring.retire_all();
         }
+        inner.ring.expire(now, self.0.limits.spool, |tag| self.0.pass_on(tag));
+        inner.ring.shrink();
+        self.0.account(&inner);
     }
 
     pub(crate) fn close(&self) {
@@ -296,6 +334,10 @@ impl Feed {
         if let Some(on_air) = inner.on_air.take() {
             on_air.cut.send_replace(Some(Cut::Revoked));
         }
+        // Nobody reads it any more, and nobody may ask for it later.
+        inner.ring.retire_all();
+        inner.ring.give_up_spool(usize::MAX, drop);
+        self.0.account(&inner);
         self.tell(inner);
     }
 
@@ -329,28 +371,55 @@ impl Feed {
 }
 
 impl Shared {
+    pub(crate) fn owner(&self) -> u64 {
+        self.owner
+    }
+
+    /// Bytes that the live part takes.
     pub(crate) fn ring_bytes(&self) -> usize {
         self.ring_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the spool takes.
+    pub(crate) fn spool_bytes(&self) -> usize {
+        self.spool_bytes.load(Ordering::Relaxed)
     }
 
     /// Gives up the oldest GOP for the sake of all.
     pub(crate) fn give_up_gop(&self) {
         let mut inner = lock(&self.inner);
         inner.ring.give_up_gop();
+        inner.ring.give_up_spool(usize::MAX, |tag| self.pass_on(tag));
         self.account(&inner);
     }
 
-    /// Tells the budget how large the ring is now.
+    /// Gives up the oldest of the spool for the sake of all.
+    pub(crate) fn give_up_spool(&self, bytes: usize) {
+        let mut inner = lock(&self.inner);
+        inner.ring.give_up_spool(bytes, |tag| self.pass_on(tag));
+        self.account(&inner);
+    }
+
+    /// Hands on a tag that leaves memory.
+    fn pass_on(&self, tag: Leaving) {
+        if let Some(overflow) = &self.overflow {
+            overflow.put(tag);
+        }
+    }
+
+    /// Tells the budget how large the ring is now; `inner` is its proof of the lock.
     fn account(&self, inner: &Inner) {
-        let after = inner.ring.bytes();
-        let before = self.ring_bytes.swap(after, Ordering::Relaxed);
-        self.budget.change(before, after);
+        let (ring, spool) = (inner.ring.bytes(), inner.ring.spool_bytes());
+        let before = self.ring_bytes() + self.spool_bytes();
+        self.ring_bytes.store(ring, Ordering::Relaxed);
+        self.spool_bytes.store(spool, Ordering::Relaxed);
+        self.budget.change(before, ring + spool);
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.budget.change(self.ring_bytes(), 0);
+        self.budget.change(self.ring_bytes() + self.spool_bytes(), 0);
     }
 }
 
@@ -415,6 +484,7 @@ impl Publisher {
             return Err(self.cut().unwrap_or(Cut::TakenOver));
         };
         on_air.last_tag = Some(now);
+        on_air.edge = on_air.edge.max(position.number.saturating_add(1));
         on_air.is_interrupted = false;
         // Further tracks are beside what the feed is, and a supplement to AAC in its legacy form
         // has a FourCC all the same.
@@ -435,9 +505,11 @@ impl Publisher {
         totals[tag.track].tags += 1;
         totals[tag.track].bytes += tag.body.len() as u64;
         let shared = &self.feed.0;
-        if ring.push(Entry { position, tag, arrival: now }, &shared.limits) {
+        let entry = Entry { position, tag, arrival: now };
+        if ring.push(entry, on_air.started, &shared.limits) {
             shared.budget.count_overrun();
         }
+        ring.expire(now, shared.limits.spool, |tag| shared.pass_on(tag));
         shared.account(&inner);
         drop(inner);
         shared.budget.enforce();

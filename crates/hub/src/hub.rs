@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use crate::budget::{Budget, Memory};
 use crate::feed::{Feed, Limits, Snapshot, lock};
+use crate::spool::Backing;
 
 /// Feeds by name, made when they are first asked for.
 #[derive(Debug)]
 pub struct Hub<K> {
     limits: Limits,
     budget: Arc<Budget>,
+    backing: Option<Arc<dyn Backing<K>>>,
     feeds: Mutex<HashMap<K, Feed>>,
 }
 
@@ -18,14 +20,27 @@ impl<K: Eq + Hash> Hub<K> {
     /// An empty hub whose feeds have these bounds.
     pub fn new(limits: Limits) -> Self {
         let budget = Arc::new(Budget::new(limits.total_bytes));
-        Self { limits, budget, feeds: Mutex::default() }
+        Self { limits, budget, backing: None, feeds: Mutex::default() }
+    }
+
+    /// As [`new`](Self::new); whose the feeds are, and where their tags go when they leave memory,
+    /// says `backing`.
+    pub fn backed(limits: Limits, backing: Arc<dyn Backing<K>>) -> Self {
+        Self { backing: Some(backing), ..Self::new(limits) }
     }
 
     /// The feed of this name.
     pub fn feed(&self, name: K) -> Feed {
         let mut feeds = lock(&self.feeds);
-        let new = || Feed::within(self.limits.clone(), self.budget.clone());
-        feeds.entry(name).or_insert_with(new).clone()
+        let new = |name: &K| {
+            let serial = Feed::next_serial();
+            let (owner, overflow) = match &self.backing {
+                Some(backing) => (backing.owner(name), backing.overflow(name, serial)),
+                None => (serial, None),
+            };
+            Feed::within(self.limits.clone(), self.budget.clone(), serial, owner, overflow)
+        };
+        feeds.entry(name).or_insert_with_key(new).clone()
     }
 
     /// How much memory the rings of its feeds take.

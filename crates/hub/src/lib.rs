@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!   Publisher --push--> Feed { ring of GOPs, headers in force } <--poll-- Subscriber (a cursor)
+//!                              |
+//!                              v  what the ring gives up
+//!                            spool --> Overflow (a disk)
 //! ```
 //!
 //! A publisher never waits for a subscriber. A subscriber is a cursor, not a queue: a slow one
@@ -22,6 +25,7 @@ mod hub;
 mod lanes;
 mod pace;
 mod ring;
+mod spool;
 mod squeeze;
 
 pub use bell::Bell;
@@ -30,3 +34,4 @@ pub use cursor::{Item, Join, Next, Policy, Resume};
 pub use feed::{Cut, Feed, Fought, Limits, Publisher, Snapshot, State, Subscriber, TrackStats};
 pub use hub::Hub;
 pub use lanes::{Lane, Lanes, Ringing};
+pub use spool::{Backing, Kept, Leaving, Overflow, Spooled};

@@ -189,7 +189,7 @@ mod tests {
     fn a_feed_and_a_link() {
         let hits = crate::limit::Hits::default();
         hits.count(crate::limit::Limit::Bitrate);
-        let memory = hub::Memory { used: 10, total: 20, trimmed: 4, overruns: 5 };
+        let memory = hub::Memory { used: 10, spooled: 6, total: 20, trimmed: 4, overruns: 5 };
         let status = Status {
             feeds: vec![FeedStatus {
                 name: "camera".into(),

@@ -40,8 +40,12 @@ pub struct Snapshot {
     pub resolution: Option<Resolution>,
     /// Milliseconds that the latest tag was late by the encoder's own clock.
     pub encoder_growth_ms: Option<i64>,
-    /// Bytes in the ring.
+    /// Bytes in the ring's live part.
     pub ring_bytes: usize,
+    /// Bytes in its spool.
+    pub spool_bytes: usize,
+    /// The age of the oldest tag in memory.
+    pub oldest: Option<Duration>,
     /// Subscribers there are.
     pub subscribers: usize,
     /// Tags that subscribers skipped, since the feed was made.
@@ -105,6 +109,8 @@ impl Feed {
             resolution: on_air.and_then(|on_air| on_air.resolution),
             encoder_growth_ms: on_air.map(|on_air| on_air.pace.growth()),
             ring_bytes: inner.ring.bytes(),
+            spool_bytes: inner.ring.spool_bytes(),
+            oldest: inner.ring.oldest().map(|oldest| now.saturating_duration_since(oldest)),
             subscribers: self.0.subscribers.load(Ordering::Relaxed),
             skipped: self.0.skipped.load(Ordering::Relaxed),
             is_fought: inner.damper.is_fight(now),
