@@ -31,6 +31,7 @@ mod rate;
 pub mod relay;
 pub mod secret;
 pub mod seldom;
+pub mod spool;
 pub mod status;
 pub mod store;
 pub mod studio;

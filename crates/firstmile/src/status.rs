@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
 
 use crate::limit::{Hits, Limit};
+use crate::spool::Figures;
 
 /// The answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +39,40 @@ pub struct Status {
     /// What its limits bound, and how often they were hit.
     #[serde(default)]
     pub limits: LimitStatus,
+    /// On a relay: what it keeps for studios that are away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<SpoolStatus>,
+}
+
+/// What a relay keeps for studios that are away, all feeds together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolStatus {
+    /// Bytes in memory, beside the rings.
+    pub memory_bytes: usize,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// The bound of that; lower than it was set while the disk is full, 0 without one.
+    pub disk_limit_bytes: u64,
+    /// Bytes that wait to be written.
+    pub pending_bytes: usize,
+    /// Tags that were given up because the disk was too slow or failed.
+    pub dropped_tags: u64,
+    /// Why the disk cannot be written.
+    pub error: Option<String>,
+}
+
+impl SpoolStatus {
+    /// What a relay's spool says, and its hub.
+    pub fn new(figures: Figures, memory: hub::Memory) -> Self {
+        Self {
+            memory_bytes: memory.spooled,
+            disk_bytes: figures.disk_bytes,
+            disk_limit_bytes: figures.disk_limit,
+            pending_bytes: figures.pending_bytes,
+            dropped_tags: figures.dropped_tags,
+            error: figures.error,
+        }
+    }
 }
 
 /// What limits bound, and how often they were hit.
@@ -47,7 +82,7 @@ pub struct LimitStatus {
     pub unauthenticated: usize,
     /// Encoders and players that were let in.
     pub sessions: usize,
-    /// Bytes in the rings of all feeds.
+    /// Bytes in the rings and spools of all feeds.
     pub ring_bytes: usize,
     /// The bound of that.
     pub ring_total_bytes: usize,
@@ -150,6 +185,13 @@ pub struct FeedStatus {
     pub players: u32,
     /// What did not get through.
     pub drops: Drops,
+    /// On a relay, while the feed is on air: how many seconds its studio may be away now and miss
+    /// nothing, at the present bitrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_survives_s: Option<f64>,
+    /// On a relay: the age in seconds of the oldest tag that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spooled_s: Option<f64>,
 }
 
 impl FeedStatus {

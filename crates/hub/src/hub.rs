@@ -43,6 +43,11 @@ impl<K: Eq + Hash> Hub<K> {
         feeds.entry(name).or_insert_with_key(new).clone()
     }
 
+    /// The feed of this name, if it was made.
+    pub fn find(&self, name: &K) -> Option<Feed> {
+        lock(&self.feeds).get(name).cloned()
+    }
+
     /// How much memory the rings of its feeds take.
     pub fn memory(&self) -> Memory {
         self.budget.memory()
@@ -50,8 +55,7 @@ impl<K: Eq + Hash> Hub<K> {
 
     /// What the feed of this name is doing; it is not made for that.
     pub fn snapshot(&self, name: &K, now: Instant) -> Snapshot {
-        let feed = lock(&self.feeds).get(name).cloned();
-        feed.unwrap_or_else(|| Feed::new(self.limits.clone())).snapshot(now)
+        self.find(name).unwrap_or_else(|| Feed::new(self.limits.clone())).snapshot(now)
     }
 
     /// Frees the memory of feeds whose last publication is over and no longer held.

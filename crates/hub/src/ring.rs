@@ -174,26 +174,30 @@ impl Ring {
     }
 
     /// Tags of a publication with these numbers, of the spool and the live part, in order, until
-    /// they cost `max_bytes`, but at least one. The numbers of a publication rise.
+    /// they cost `max_bytes`, but at least one; and whether there are more. The numbers of a
+    /// publication rise.
     pub(crate) fn find(
         &self,
         publication: PublicationId,
         numbers: &RangeInclusive<u64>,
         max_bytes: usize,
-    ) -> Vec<(Position, Tag)> {
+    ) -> (Vec<(Position, Tag)>, bool) {
         let mut found = Vec::new();
         let mut cost = 0;
         for (_, indexes) in self.runs().filter(|(run, _)| run.publication == publication) {
             let from = self.index_of(*numbers.start(), indexes.clone());
             for entry in self.entries.range(from..indexes.end) {
-                if entry.position.number > *numbers.end() || cost >= max_bytes {
-                    return found;
+                if entry.position.number > *numbers.end() {
+                    return (found, false);
+                }
+                if cost >= max_bytes && !found.is_empty() {
+                    return (found, true);
                 }
                 cost += entry.cost();
                 found.push((entry.position, entry.tag.clone()));
             }
         }
-        found
+        (found, false)
     }
 
     /// The publications that there are tags of, the oldest first.

@@ -49,6 +49,8 @@ pub struct Leaving {
 pub struct Spooled {
     /// The tags that memory has, in order of their numbers.
     pub tags: Vec<(Position, Tag)>,
+    /// Whether memory has more of what was asked for, which would have cost too much.
+    pub more: bool,
     /// The number of the publication's next tag; `None` if it is not on air.
     pub edge: Option<u64>,
 }
@@ -82,10 +84,9 @@ impl Feed {
     ) -> Spooled {
         let inner = self.lock();
         let on_air = inner.on_air.as_ref().filter(|on_air| on_air.publication == publication);
-        Spooled {
-            tags: inner.ring.find(publication, &numbers, max_bytes),
-            edge: on_air.map(|on_air| on_air.edge),
-        }
+        let edge = on_air.map(|on_air| on_air.edge);
+        let (tags, more) = inner.ring.find(publication, &numbers, max_bytes);
+        Spooled { tags, more, edge }
     }
 
     /// The publications of which memory has tags, the oldest first.

@@ -236,7 +236,10 @@ proptest! {
         let whole = feed.spooled(id(2), first..=last, usize::MAX);
         prop_assert_eq!(numbers(&whole.tags), (first..=last.min(99)).collect::<Vec<_>>());
         prop_assert_eq!(whole.edge, None);
-        let part = numbers(&feed.spooled(id(2), first..=last, max_bytes).tags);
+        prop_assert!(!whole.more);
+        let part = feed.spooled(id(2), first..=last, max_bytes);
+        prop_assert_eq!(part.more, part.tags.len() < whole.tags.len());
+        let part = numbers(&part.tags);
         prop_assert!(numbers(&whole.tags).starts_with(&part));
         prop_assert_eq!(part.is_empty(), whole.tags.is_empty(), "at least one");
         prop_assert!(part.len() <= max_bytes.div_ceil(500));

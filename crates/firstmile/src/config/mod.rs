@@ -3,6 +3,7 @@
 mod backhaul;
 mod limits;
 pub mod relay;
+mod spool;
 pub mod studio;
 pub mod value;
 
@@ -19,6 +20,7 @@ use crate::platform;
 use crate::secret::{Token, TokenError};
 pub use backhaul::Backhaul;
 pub use limits::{Limits, Rtmp};
+pub use spool::Spool;
 use value::{Size, Span, line_of};
 
 /// What a feed keeps in memory for subscribers.

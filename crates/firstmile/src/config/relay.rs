@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::value::{Listen, Span};
 use super::{
-    ConfigError, Limits, Ring, Tls, TlsFiles, check_http, http_token, public_host, read_file,
-    within,
+    ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, http_token, public_host,
+    read_file, within,
 };
 use crate::cli::RelayArgs;
 use crate::platform::{self, Role};
@@ -58,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// Each feed's memory.
     pub ring: Ring,
+    /// What it keeps for studios that are away.
+    pub spool: Spool,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,6 +78,7 @@ struct File {
     tls: Tls,
     limits: Limits,
     ring: Ring,
+    spool: Spool,
 }
 
 impl Config {
@@ -101,11 +104,13 @@ impl Config {
             tls: file.tls.files()?,
             limits: file.limits,
             ring: file.ring,
+            spool: file.spool,
         };
         check_http(config.http, config.http_token.as_ref())?;
         within("start_grace", config.start_grace, Duration::ZERO, MAX_START_GRACE)?;
         config.limits.check()?;
         config.ring.check()?;
+        config.spool.check()?;
         Ok(config)
     }
 }
@@ -167,7 +172,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         load(&[], &all).unwrap();
-        for table in ["", "limits", "limits.rtmp", "ring", "tls"] {
+        for table in ["", "limits", "limits.rtmp", "ring", "spool", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }
@@ -183,6 +188,8 @@ mod tests {
         assert_eq!(config.limits.handshake.as_secs(), 3);
         assert_eq!(config.limits.connections, Limits::default().connections);
         assert!(config.open);
+        let config = load(&[], "[spool]\ndisk = \"0\"\nmemory = \"0s\"").unwrap();
+        assert_eq!((config.spool.disk, config.spool.memory), (0, Duration::ZERO));
     }
 
     #[test]
@@ -245,6 +252,8 @@ mod tests {
         assert!(error.to_string().starts_with("relay.toml line 1: "), "{error}");
         let error = load(&["--public-host", "http://x"], "").unwrap_err();
         assert!(error.to_string().starts_with("public_host: write only a name"), "{error}");
+        let error = load(&[], "[spool]\ndisk = \"1 MiB\"").unwrap_err();
+        assert_eq!(error.to_string(), "spool.disk: it must be 0, or at least 64 MiB");
         let error = load(&[], "start_grace = \"11m\"").unwrap_err();
         assert_eq!(error.to_string(), "start_grace: it must be from 0ms to 10m");
     }

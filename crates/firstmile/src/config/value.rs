@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A number of bytes with its unit: `32 MiB`, `4GiB`, `500 kB`, `100 B`.
+/// A number of bytes with its unit: `32 MiB`, `4GiB`, `500 kB`, `100 B`; and `0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -120,6 +120,7 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let (number, unit) = leading_number(text.trim()).ok_or(ValueError::Size)?;
         let bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" if number == 0.0 => 0,
             "b" => 1,
             "kb" => 1000,
             "mb" => 1_000_000,
@@ -290,6 +291,7 @@ mod tests {
         assert_eq!("32 MiB".parse(), Ok(Size(32 << 20)));
         assert_eq!("4gib".parse(), Ok(Size(4 << 30)));
         assert_eq!("1.5 kB".parse(), Ok(Size(1500)));
+        assert_eq!("0".parse(), Ok(Size(0)), "nothing is nothing in any unit");
         for bad in ["", "32", "32 M", "MiB", "99999999999 GiB"] {
             assert_eq!(bad.parse::<Size>(), Err(ValueError::Size), "{bad}");
         }

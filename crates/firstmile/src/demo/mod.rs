@@ -15,7 +15,7 @@ use hub::{Feed, Join, Next, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DemoArgs, Output};
-use crate::config::{Backhaul, Limits, Ring, relay, studio};
+use crate::config::{Backhaul, Limits, Ring, Spool, relay, studio};
 use crate::error::EXIT_FAILED;
 use crate::relay::Relay;
 use crate::studio::Studio;
@@ -52,6 +52,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),
+        spool: Spool::none(),
     })
     .await?;
     let studio = Studio::bind(studio::Config {

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Node;
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm};
+use super::directory::FeedId;
+use crate::status::{
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, SpoolStatus, Status, feed_alarm,
+};
 use crate::web::{self, ApiError};
 
 impl web::Node for Node {
@@ -11,11 +14,21 @@ impl web::Node for Node {
         let now = Instant::now();
         let feeds: Vec<_> = self.directory.borrow().feeds().collect();
         let mut alarms: Vec<_> = self.certificate.alarm().into_iter().collect();
-        let feeds = feeds.into_iter().map(|id| {
-            let snapshot = self.hub.snapshot(&id, now);
+        alarms.extend(self.spool.alarm());
+        let snapshots: Vec<_> =
+            feeds.into_iter().map(|id| (self.hub.snapshot(&id, now), id)).collect();
+        let memory = self.hub.memory();
+        let tracks = snapshots.iter().flat_map(|(snapshot, _)| snapshot.tracks.iter());
+        let bits: f64 = tracks.map(|(_, track)| track.bits_per_second).sum();
+        let survives = self.spool.survives(bits / 8.0, memory.total).as_secs_f64();
+        let feeds = snapshots.into_iter().map(|(snapshot, id)| {
             alarms.extend(feed_alarm(&id, &snapshot));
-            let studio = Some(id.studio.to_string());
-            FeedStatus { studio, ..FeedStatus::of(&id.name, &snapshot) }
+            FeedStatus {
+                studio: Some(id.studio.to_string()),
+                record_survives_s: snapshot.publication.map(|_| survives),
+                spooled_s: self.spooled(&id, now),
+                ..FeedStatus::of(&id.name, &snapshot)
+            }
         });
         let mut feeds: Vec<_> = feeds.collect();
         feeds.sort_by(|a, b| (&a.studio, &a.name).cmp(&(&b.studio, &b.name)));
@@ -39,7 +52,8 @@ impl web::Node for Node {
             alarms,
             feeds,
             links,
-            limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
+            limits: LimitStatus::new(&self.hits, (guests, sessions), memory),
+            spool: Some(SpoolStatus::new(self.spool.figures(), memory)),
         }
     }
 
@@ -66,5 +80,14 @@ impl web::Node for Node {
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {
         let invite = self.lock_store().invites.create(uses, expires, SystemTime::now())?;
         Ok(self.link_with(invite).expose())
+    }
+}
+
+impl Node {
+    /// The age in seconds of the oldest tag of a feed that is kept.
+    fn spooled(&self, id: &FeedId, now: Instant) -> Option<f64> {
+        let kept = self.spool.kept(&self.hub.find(id)?);
+        let oldest = kept.iter().map(|kept| kept.oldest).min()?;
+        Some(now.saturating_duration_since(oldest).as_secs_f64())
     }
 }

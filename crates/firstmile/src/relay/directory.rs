@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backhaul::{FeedKey, FeedProblem, Login};
+use hub::{Backing, Overflow};
 use rtmp::adobe::Verifier;
 
 use crate::identity::PublicKey;
 use crate::login::is_user;
 use crate::secret::{FeedName, KeyHash};
+use crate::spool::Spool;
 
 /// How long the hashes of a studio that left are kept, so that its encoders stay.
 const KEEP: Duration = Duration::from_secs(24 * 3_600);
@@ -24,6 +27,18 @@ pub(crate) struct FeedId {
 impl fmt::Display for FeedId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.studio, self.name)
+    }
+}
+
+impl Backing<FeedId> for Spool {
+    /// The studio: its feeds share what it gets.
+    fn owner(&self, feed: &FeedId) -> u64 {
+        let key = &feed.studio.0;
+        u64::from_be_bytes(std::array::from_fn(|index| key[index]))
+    }
+
+    fn overflow(&self, feed: &FeedId, serial: u64) -> Option<Arc<dyn Overflow>> {
+        self.overflow(serial, self.owner(feed))
     }
 }
 

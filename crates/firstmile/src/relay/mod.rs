@@ -27,6 +27,7 @@ use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
 use crate::quic::Listener;
 use crate::secret::{Secret, StreamKey, Token};
+use crate::spool::Spool;
 use crate::status::{rtmp_server, rtmps_server};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
 use crate::tls::{self, Certificate};
@@ -68,6 +69,7 @@ pub struct Node {
     start_invite: Secret,
     started: Instant,
     hub: Hub<FeedId>,
+    spool: Spool,
     hits: Arc<Hits>,
     directory: watch::Sender<Directory>,
     by_password: OnAir<FeedId>,
@@ -121,7 +123,9 @@ impl Relay {
         PublicPlace { host: host.clone(), port: addresses.secure.port() }.save(&data)?;
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, addresses.http, &token)?;
-        let hub = Hub::new(config.ring.hub_limits());
+        let limits = hub::Limits { spool: config.spool.memory, ..config.ring.hub_limits() };
+        let spool = Spool::open(data.file("spool"), config.spool.bounds(limits.total_bytes))?;
+        let hub = Hub::backed(limits, Arc::new(spool.clone()));
         let node = Arc::new(Node {
             identity,
             addresses,
@@ -130,6 +134,7 @@ impl Relay {
             start_invite,
             started: Instant::now(),
             hub,
+            spool,
             hits: Arc::default(),
             directory: watch::Sender::default(),
             by_password: OnAir::default(),
@@ -235,6 +240,11 @@ impl Node {
     pub fn find_feed(&self, key: &StreamKey) -> Option<Feed> {
         let id = self.directory.borrow().find(&key.secret.key_hash())?;
         Some(self.hub.feed(id))
+    }
+
+    /// What a studio may have missed.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     /// The port for encoders that verify certificates, if ours is one that they trust.

@@ -40,6 +40,7 @@ impl web::Node for Node {
             feeds,
             links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
+            spool: None,
         }
     }
 

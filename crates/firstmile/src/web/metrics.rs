@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::status::{FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Spread, Status};
+use crate::status::{
+    FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, SpoolStatus, Spread, Status,
+};
 
 /// Prometheus text exposition format 0.0.4.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,6 +21,9 @@ pub(super) fn text(status: &Status) -> String {
     page.family("firstmile_alarms", "gauge", "What someone should look at");
     page.sample(&[], status.alarms.len() as f64);
     limits(&mut page, &status.limits);
+    if let Some(status) = &status.spool {
+        spool(&mut page, status);
+    }
     feeds(&mut page, &status.feeds);
     links(&mut page, &status.links);
     page.text
@@ -44,6 +49,45 @@ fn limits(page: &mut Page, limits: &LimitStatus) {
     }
 }
 
+fn spool(page: &mut Page, spool: &SpoolStatus) {
+    for (name, kind, help, value) in [
+        (
+            "firstmile_spool_memory_bytes",
+            "gauge",
+            "Memory of what is kept for studios that are away",
+            spool.memory_bytes as f64,
+        ),
+        (
+            "firstmile_spool_disk_bytes",
+            "gauge",
+            "Disk of what is kept for studios that are away",
+            spool.disk_bytes as f64,
+        ),
+        ("firstmile_spool_disk_limit_bytes", "gauge", "Its bound", spool.disk_limit_bytes as f64),
+        (
+            "firstmile_spool_pending_bytes",
+            "gauge",
+            "Bytes that wait to be written to the disk",
+            spool.pending_bytes as f64,
+        ),
+        (
+            "firstmile_spool_dropped_tags_total",
+            "counter",
+            "Tags that were given up because the disk was too slow or failed",
+            spool.dropped_tags as f64,
+        ),
+        (
+            "firstmile_spool_failing",
+            "gauge",
+            "1 while the disk cannot be written",
+            f64::from(u8::from(spool.error.is_some())),
+        ),
+    ] {
+        page.family(name, kind, help);
+        page.sample(&[], value);
+    }
+}
+
 fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
     page.family("firstmile_feed_state", "gauge", "1 for the state that the feed is in");
     for feed in feeds {
@@ -53,7 +97,7 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         }
     }
     type Value = fn(&FeedStatus) -> Option<f64>;
-    let simple: [(&str, &str, &str, Value); 7] = [
+    let simple: [(&str, &str, &str, Value); 8] = [
         ("firstmile_feed_bytes_total", "counter", "Bytes of media", |f| Some(f.bytes as f64)),
         ("firstmile_feed_players", "gauge", "Players connected", |f| Some(f64::from(f.players))),
         ("firstmile_feed_video_kbps", "gauge", "Video, kilobits per second", |f| {
@@ -68,6 +112,12 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         ("firstmile_feed_skipped_tags_total", "counter", "Tags skipped by the backhaul", |f| {
             Some(f.drops.skipped_tags as f64)
         }),
+        (
+            "firstmile_feed_record_survives_seconds",
+            "gauge",
+            "How long its studio may be away now and miss nothing",
+            |f| f.record_survives_s,
+        ),
         (
             "firstmile_feed_player_skipped_tags_total",
             "counter",
@@ -190,10 +240,12 @@ mod tests {
         let hits = crate::limit::Hits::default();
         hits.count(crate::limit::Limit::Bitrate);
         let memory = hub::Memory { used: 10, spooled: 6, total: 20, trimmed: 4, overruns: 5 };
+        let figures = crate::spool::Figures { disk_bytes: 7, ..Default::default() };
         let status = Status {
             feeds: vec![FeedStatus {
                 name: "camera".into(),
                 state: FeedState::Live,
+                record_survives_s: Some(600.0),
                 latency: crate::status::Latency {
                     relay_queue_ms: Some(Spread { p50: 30.0, p99: 55.0 }),
                     ..Default::default()
@@ -206,6 +258,7 @@ mod tests {
                 ..Default::default()
             }],
             limits: LimitStatus::new(&hits, (3, 2), memory),
+            spool: Some(SpoolStatus { dropped_tags: 8, ..SpoolStatus::new(figures, memory) }),
             ..Status::default()
         };
         let text = text(&status);
@@ -216,6 +269,11 @@ mod tests {
             "firstmile_limit_hits_total{limit=\"bitrate\"} 1\n",
             "firstmile_limit_hits_total{limit=\"players_per_feed\"} 0\n",
             "firstmile_limit_hits_total{limit=\"ring_total\"} 4\n",
+            "firstmile_spool_memory_bytes 6\n",
+            "firstmile_spool_disk_bytes 7\n",
+            "firstmile_spool_dropped_tags_total 8\n",
+            "firstmile_spool_failing 0\n",
+            "firstmile_feed_record_survives_seconds{feed=\"camera\"} 600\n",
             "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
             "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",
             "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"relay_queue\",quantile=\"0.99\"} 0.055\n",
