@@ -145,7 +145,7 @@ impl Node {
             studio.outbox = Some(control.0.clone());
         }
         let reason = tokio::select! {
-            result = egress::run(&link, control, &peer) => match result {
+            result = egress::run(&link, control, &peer, &self.spool) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => plain(&format!("{error:#}")),
             },

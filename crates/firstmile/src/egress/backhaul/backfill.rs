@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -9,10 +10,12 @@ use backhaul::{Answered, Message, Ranges, Spare, TagHeader, Want};
 use hub::Feed;
 use media::{Position, PublicationId, Tag};
 use tokio::time::Sleep;
+use tracing::warn;
 
 use super::live::Way;
 use super::out::{Out, is_stopped};
 use crate::quic::BACKFILL_PRIORITY;
+use crate::spool::{Found, Spool};
 
 /// Wants of one link at a time; a studio asks for some at a time, of one publication once.
 const MAX_WANTS: usize = 64;
@@ -21,21 +24,11 @@ const READ: usize = 256 << 10;
 /// How soon it is tried again while live media goes first.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What a look into the spool found.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// Tags in ascending order.
-    pub(super) tags: Vec<(Position, Tag)>,
-    /// Numbers that are gone for good.
-    pub(super) gone: Ranges,
-    /// Up to and including which number this is all.
-    pub(super) until: u64,
-}
-
-type Reading = Pin<Box<dyn Future<Output = Result<Found>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = io::Result<Found>> + Send>>;
 
 /// Sends what did not come live, when nothing live waits.
 pub(super) struct Backfill {
+    spool: Spool,
     wants: VecDeque<Asked>,
     spare: Spare,
     pause: Pin<Box<Sleep>>,
@@ -56,9 +49,9 @@ struct Asked {
 }
 
 impl Backfill {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(spool: Spool, now: Instant) -> Self {
         let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { wants: VecDeque::new(), spare: Spare::new(now), pause }
+        Self { spool, wants: VecDeque::new(), spare: Spare::new(now), pause }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -130,17 +123,27 @@ impl Backfill {
                 continue;
             }
             if let Some(reading) = &mut asked.reading {
-                let found = ready!(reading.as_mut().poll(cx))?;
+                let found = ready!(reading.as_mut().poll(cx));
                 asked.reading = None;
-                asked.take(found);
+                match found {
+                    Ok(found) => asked.take(found),
+                    Err(error) => {
+                        // The rest is neither sent nor gone: it may be asked for again.
+                        warn!(%error, "the spool cannot be read");
+                        asked.rest.clear();
+                    }
+                }
                 // The others have their turn.
                 self.wants.rotate_left(1);
                 continue;
             }
             match asked.rest.front() {
                 Some(&(first, last)) => {
-                    let (feed, publication) = (asked.feed.clone(), asked.publication);
-                    asked.reading = Some(Box::pin(read(feed, publication, first, last)));
+                    let (spool, feed) = (self.spool.clone(), asked.feed.clone());
+                    let publication = asked.publication;
+                    asked.reading = Some(Box::pin(async move {
+                        spool.read(&feed, publication, first..=last, READ).await
+                    }));
                 }
                 None => {
                     let Asked { request, sent: tags, .. } = *asked;
@@ -171,16 +174,13 @@ impl Asked {
 
     fn take(&mut self, found: Found) {
         self.found.extend(found.tags);
-        found.gone.iter().for_each(|(first, last)| self.gone.insert_range(first, last));
+        found.gone.iter().for_each(|gone| self.gone.insert_range(*gone.start(), *gone.end()));
         match self.rest.front_mut() {
-            Some((first, last)) if found.until < *last => *first = found.until + 1,
+            Some((first, last)) if (*first + 1..=*last).contains(&found.next) => {
+                *first = found.next;
+            }
+            // All of it, or what was not there yet: the asker will see it live.
             _ => drop(self.rest.pop_front()),
         }
     }
-}
-
-/// Looks for tags of a publication, some at a time.
-async fn read(_feed: Feed, _publication: PublicationId, first: u64, last: u64) -> Result<Found> {
-    let _ = READ;
-    Ok(Found { tags: Vec::new(), gone: [(first, last)].into_iter().collect(), until: last })
 }

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use crate::control::Outbox;
 use crate::quic::{Link, RecvStream, SendStream};
 use crate::rate::Bucket;
+use crate::spool::Spool;
 
 use pump::Pump;
 
@@ -60,9 +61,10 @@ pub async fn run(
     link: &Link,
     (outbox, mut send, mut receive): (Outbox, SendStream, RecvStream),
     feeds: &dyn Feeds,
+    spool: &Spool,
 ) -> Result<()> {
     let (tell, orders) = mpsc::channel(ORDERS);
-    let pump = Pump::new(link.clone(), outbox.clone());
+    let pump = Pump::new(link.clone(), outbox.clone(), spool.clone());
     tokio::select! {
         over = outbox.write(&mut send) => over,
         over = converse(&outbox, &mut receive, feeds, &tell) => over,

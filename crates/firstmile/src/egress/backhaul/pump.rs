@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use backhaul::{Announce, Close, Datagram, Message, Received, Subscribe, Want};
+use backhaul::{Announce, Close, Datagram, Kept, Message, Received, Subscribe, Want};
 use hub::{Bell, Cut, Feed, Lane, Ringing};
 use media::PublicationId;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use super::out::is_stopped;
 use super::{Order, ended};
 use crate::control::Outbox;
 use crate::quic::Link;
+use crate::spool::Spool;
 
 /// How often the link is looked after: its backlog, and a heartbeat while media flows, so that the
 /// peer can tell a dead link from a quiet one.
@@ -44,6 +45,7 @@ pub(super) struct Pump {
     /// The outlet that comes first among equals.
     turn: usize,
     backfill: Backfill,
+    spool: Spool,
     started: Instant,
     ticks: u64,
     /// The last time that the link took something, or nothing waited for it.
@@ -56,13 +58,14 @@ pub(super) struct Pump {
 struct Outlet {
     name: String,
     feed: Feed,
-    announced: Option<PublicationId>,
+    /// What was announced last, unless it is over.
+    on_air: Option<PublicationId>,
     live: Option<Live>,
     _ringing: Ringing,
 }
 
 impl Pump {
-    pub(super) fn new(link: Link, outbox: Outbox) -> Self {
+    pub(super) fn new(link: Link, outbox: Outbox, spool: Spool) -> Self {
         let now = Instant::now();
         Self {
             link,
@@ -73,7 +76,8 @@ impl Pump {
             next_key: 0,
             active: BTreeSet::new(),
             turn: 0,
-            backfill: Backfill::new(now),
+            backfill: Backfill::new(spool.clone(), now),
+            spool,
             started: now,
             ticks: 0,
             progress: now,
@@ -129,7 +133,8 @@ impl Pump {
             self.next_key += 1;
             let ringing = feed.ring(&self.bell, key);
             self.keys.insert(name.clone(), key);
-            let outlet = Outlet { name, feed, announced: None, live: None, _ringing: ringing };
+            let outlet = Outlet { name, feed, on_air: None, live: None, _ringing: ringing };
+            outlet.say_kept(&self.outbox, &self.spool, |kept| kept.ended);
             self.outlets.insert(key, outlet);
         }
     }
@@ -183,16 +188,22 @@ impl Pump {
         let now = Instant::now();
         for key in self.bell.take() {
             let Some(outlet) = self.outlets.get_mut(&key) else { continue };
+            if outlet.live.is_some() {
+                self.active.insert(key);
+            }
             let on_air = outlet.feed.publication();
-            // Once each: a peer that wants it no longer is not asked again.
-            if let Some(publication) = on_air.filter(|_| on_air != outlet.announced) {
-                outlet.announced = on_air;
+            let before = std::mem::replace(&mut outlet.on_air, on_air);
+            if before == on_air {
+                continue;
+            }
+            if before.is_some() {
+                // Before the word that nothing more comes: its end is known then.
+                outlet.say_kept(&self.outbox, &self.spool, |kept| before == Some(kept.publication));
+            }
+            if let Some(publication) = on_air {
                 let age = outlet.feed.codecs(now).1.unwrap_or_default();
                 let feed = outlet.name.clone();
                 self.outbox.say(&Message::Announce(Announce { feed, publication, age }));
-            }
-            if outlet.live.is_some() {
-                self.active.insert(key);
             }
         }
     }
@@ -281,5 +292,16 @@ impl Pump {
         let mut way = Way { link: &self.link, outbox: &self.outbox, now, written: 0 };
         let live = is_beside_live.then_some(is_live_silent);
         self.backfill.poll(cx, &mut way, live, &is_received)
+    }
+}
+
+impl Outlet {
+    /// Tells of publications that are over, and of which the spool has something.
+    fn say_kept(&self, outbox: &Outbox, spool: &Spool, is_meant: impl Fn(&hub::Kept) -> bool) {
+        for kept in spool.kept(&self.feed).into_iter().filter(is_meant) {
+            let (publication, last, age) = (kept.publication, kept.last, kept.started.elapsed());
+            let feed = self.name.clone();
+            outbox.say(&Message::Kept(Kept { feed, publication, last, age }));
+        }
     }
 }
