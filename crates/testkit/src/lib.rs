@@ -10,6 +10,8 @@
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
 //! - [`tls`]: a TLS client that looks closely, and certificates
+//! - [`stamped`]: frames that can be counted and timed
+//! - [`Connection`]: our own client for load, asynchronous
 //! - [`netns`]: hosts, a NAT router and the internet in network namespaces (Linux, root)
 //! - [`wait_until`]: polling instead of sleeping
 //!
@@ -17,6 +19,7 @@
 //! when the test fails.
 
 pub mod client;
+mod connection;
 pub mod fixture;
 pub mod frames;
 pub mod http;
@@ -27,9 +30,11 @@ mod own;
 pub mod process;
 mod proxy;
 pub mod script;
+pub mod stamped;
 pub mod tls;
 mod wait;
 
+pub use connection::Connection;
 pub use node::{Launch, Node};
 pub use own::OwnClient;
 pub use proxy::Proxy;

@@ -18,30 +18,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::{BufMut, BytesMut};
-use media::{Role, Tag, Track};
+use media::Track;
 use rtmp::name::Url;
-use rtmp::session::client::{Config, Event};
-use rtmp::session::{Client, Intent};
+use rtmp::session::Intent;
+use rtmp::session::client::Event;
 use serde_json::{Value, json};
-use testkit::fixture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use testkit::Connection;
+use testkit::stamped::{Shape, Source, Stamp};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Video frames per second.
-const FPS: u64 = 30;
-/// How many times as large as another frame a keyframe is.
-const KEY_WEIGHT: usize = 5;
-/// AAC frames per second and their size: 44.1 kHz, 64 kb/s.
-const AUDIO_PERIOD: Duration = Duration::from_nanos(1_000_000_000 * 1024 / 44_100);
+/// Bytes of an AAC frame at 64 kb/s.
 const AUDIO_SIZE: usize = 186;
-/// `17 01 000000`, the length of a NAL unit, and its type.
-const VIDEO_STAMP: usize = 10;
-/// `af 01`.
-const AUDIO_STAMP: usize = 2;
 /// Connections set up at the same time, a storm apart.
 const RAMP: usize = 8;
 /// How long a connection may take to be accepted.
@@ -76,8 +66,7 @@ struct Options {
     storm: usize,
     seconds: u64,
     warm: u64,
-    kbps: usize,
-    gop: u64,
+    shape: Shape,
     /// Server processes whose CPU time and memory are measured.
     pids: Vec<u32>,
 }
@@ -91,8 +80,7 @@ impl Options {
             storm: 0,
             seconds: 8,
             warm: 3,
-            kbps: 5000,
-            gop: 2,
+            shape: Shape { kbps: 5000, gop: 2, audio: AUDIO_SIZE },
             pids: Vec::new(),
         };
         while let Some(option) = arguments.next() {
@@ -104,8 +92,8 @@ impl Options {
                 "--storm" => options.storm = value()?.parse()?,
                 "--seconds" => options.seconds = value()?.parse()?,
                 "--warm" => options.warm = value()?.parse()?,
-                "--kbps" => options.kbps = value()?.parse()?,
-                "--gop" => options.gop = value()?.parse()?,
+                "--kbps" => options.shape.kbps = value()?.parse()?,
+                "--gop" => options.shape.gop = value()?.parse()?,
                 "--pid" => options.pids.push(value()?.parse()?),
                 _ => bail!("unknown option {option}"),
             }
@@ -114,13 +102,6 @@ impl Options {
             bail!("name at least one --feed PUBLISH_URL PLAY_URL");
         }
         Ok(options)
-    }
-
-    /// Bytes of a video frame that is no keyframe.
-    fn frame_size(&self) -> usize {
-        let gop_bytes = self.kbps * 1000 / 8 * self.gop as usize;
-        let units = self.gop as usize * FPS as usize - 1 + KEY_WEIGHT;
-        (gop_bytes / units).max(VIDEO_STAMP + 16)
     }
 }
 
@@ -147,48 +128,6 @@ impl Clock {
     }
 }
 
-/// An accepted connection.
-struct Connection {
-    stream: TcpStream,
-    client: Client,
-    input: BytesMut,
-}
-
-impl Connection {
-    /// Connects and waits until the server has accepted.
-    async fn open(url: &Url, intent: Intent) -> Result<Self> {
-        let stream = TcpStream::connect((url.host.as_str(), url.port)).await?;
-        stream.set_nodelay(true)?;
-        // Nobody is deceived by a handshake without randomness.
-        let client = Client::new(Config::new(intent, url.clone()), [7; 32]);
-        let mut this = Self { stream, client, input: BytesMut::with_capacity(64 << 10) };
-        loop {
-            this.flush().await?;
-            match this.client.poll_event() {
-                Some(Event::Ready) => return Ok(this),
-                Some(Event::Rejected { code, description }) => bail!("{code}: {description}"),
-                Some(Event::Ended) => bail!("ended before it began"),
-                Some(_) => {}
-                None => this.read().await?,
-            }
-        }
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.stream.write_all_buf(self.client.send_queue()).await?;
-        Ok(())
-    }
-
-    async fn read(&mut self) -> Result<()> {
-        self.input.reserve(16 << 10);
-        if self.stream.read_buf(&mut self.input).await? == 0 {
-            bail!("the server closed the connection");
-        }
-        self.client.handle_input(&mut self.input)?;
-        Ok(())
-    }
-}
-
 /// Publishes for ever; returns why it could not.
 async fn publish(
     connection: Connection,
@@ -208,21 +147,14 @@ async fn try_publish(
     options: &Options,
     clock: &Clock,
 ) -> Result<std::convert::Infallible> {
-    for tag in fixture::tags(&fixture::clip()).iter().filter(|tag| tag.is_header()) {
-        connection.client.send_tag(tag);
-    }
-    let filler = vec![0xa5; options.frame_size() * KEY_WEIGHT];
+    Source::headers().iter().for_each(|tag| connection.client.send_tag(tag));
+    let mut source = Source::new(options.shape);
     // Encoders are not in step.
     sleep(Duration::from_micros(number as u64 * 3_141 % 33_000)).await;
     let start = Instant::now();
-    let (mut video, mut audio) = (0u64, 0u64);
     loop {
-        let video_due = Duration::from_nanos(video * 1_000_000_000 / FPS);
-        let audio_due = AUDIO_PERIOD * audio as u32;
-        let is_video = video_due <= audio_due;
-        let due = video_due.min(audio_due);
         tokio::select! {
-            () = sleep_until(start + due) => {}
+            () = sleep_until(start + source.due()) => {}
             read = connection.read() => {
                 read?;
                 match connection.client.poll_event() {
@@ -232,31 +164,7 @@ async fn try_publish(
                 }
             }
         }
-        let mut body = BytesMut::new();
-        let track = match is_video {
-            true => {
-                let is_key = video.is_multiple_of(FPS * options.gop);
-                let size = options.frame_size() * if is_key { KEY_WEIGHT } else { 1 };
-                body.reserve(size);
-                body.put_slice(if is_key { &[0x17, 1, 0, 0, 0] } else { &[0x27, 1, 0, 0, 0] });
-                body.put_u32((size - 9) as u32);
-                body.put_u8(if is_key { 0x65 } else { 0x41 });
-                body.put_u64(clock.now());
-                body.put_u64(video);
-                body.put_slice(&filler[..size - body.len()]);
-                video += 1;
-                Track::Video
-            }
-            false => {
-                body.put_slice(&[0xaf, 1]);
-                body.put_u64(clock.now());
-                body.put_u64(audio);
-                body.put_slice(&filler[..AUDIO_SIZE - AUDIO_STAMP - 16]);
-                audio += 1;
-                Track::Audio
-            }
-        };
-        connection.client.send_tag(&Tag::new(track, due.as_millis() as i64, body.freeze()));
+        connection.client.send_tag(&source.make(clock.now()));
         connection.flush().await?;
     }
 }
@@ -336,7 +244,7 @@ async fn try_play(
             if clock.counts(now) {
                 seen.bytes += tag.body.len() as u64;
             }
-            let Some((sent, number)) = stamp(&tag) else { continue };
+            let Some(Stamp { number, at: sent, .. }) = Stamp::of(&tag) else { continue };
             // Without a keyframe there is no picture, whatever comes.
             if tag.track == Track::Video && (first.is_some() || tag.is_keyframe()) {
                 seen.first_picture.get_or_insert(now - joined);
@@ -357,21 +265,6 @@ async fn try_play(
         }
         connection.flush().await?;
     }
-}
-
-/// The moment at which a frame was sent, and its number.
-fn stamp(tag: &Tag) -> Option<(u64, u64)> {
-    if !matches!(tag.role, Role::Keyframe | Role::Frame) {
-        return None;
-    }
-    let at = match tag.track {
-        Track::Video => VIDEO_STAMP,
-        Track::Audio => AUDIO_STAMP,
-        Track::Data => return None,
-    };
-    let stamp = tag.body.get(at..at + 16)?;
-    let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
-    Some((number(&stamp[..8]), number(&stamp[8..])))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -532,17 +425,6 @@ async fn proxy(target: Option<String>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_back_its_stamps() {
-        let mut body = BytesMut::from(&[0x27, 1, 0, 0, 0, 0, 0, 0, 17, 0x41][..]);
-        body.put_u64(77);
-        body.put_u64(5);
-        let tag = Tag::new(Track::Video, 0, body.freeze());
-        assert_eq!(stamp(&tag), Some((77, 5)));
-        let header = Tag::new(Track::Video, 0, bytes::Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]));
-        assert_eq!(stamp(&header), None);
-    }
 
     #[test]
     fn percentiles_stay_inside() {
