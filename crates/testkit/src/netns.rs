@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -133,6 +134,38 @@ impl Lab {
         ip(&["-n", &net, "link", "set", host, if up { "up" } else { "down" }])
     }
 
+    /// Has the router drop what passes through it, in both directions, or let it pass again.
+    ///
+    /// Unlike [`Lab::set_link`] no interface goes down, as when the air between a modem and its
+    /// mast is bad: nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// If nft refuses, or it is so already.
+    pub fn drop_all(&self, drop: bool) -> Result<()> {
+        self.nft(match drop {
+            true => {
+                "table ip dark {
+                    chain through { type filter hook forward priority -10; policy drop; }
+                }"
+            }
+            false => "delete table ip dark",
+        })
+    }
+
+    /// Gives the studio's machine another address behind its router, after `gap` without one.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken or none of the router's network.
+    pub fn move_studio(&self, to: Ipv4Addr, gap: Duration) -> Result<()> {
+        let studio = self.namespace("studio");
+        ip(&["-n", &studio, "address", "flush", "dev", "lan"])?;
+        thread::sleep(gap);
+        ip(&["-n", &studio, "address", "add", &format!("{to}/24"), "dev", "lan"])?;
+        ip(&["-n", &studio, "route", "add", "default", "via", "192.168.77.1"])
+    }
+
     fn address(&self, host: &str, interface: &str, address: Ipv4Addr) -> Result<()> {
         let name = self.namespace(host);
         ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", interface])?;
@@ -221,7 +254,6 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::time::Duration;
 
     #[test]
     fn the_studio_reaches_out_and_nobody_reaches_in() {
