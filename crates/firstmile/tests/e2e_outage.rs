@@ -80,6 +80,8 @@ struct Seen {
     captured: u64,
     /// And when it came.
     arrived: u64,
+    /// The longest time without a picture.
+    pause: Duration,
     /// Set once the connection has ended.
     ended: bool,
 }
@@ -125,7 +127,11 @@ impl Seen {
         let Some(stamp) = stamp else { return };
         self.ledger.enter(stamp);
         if stamp.track == Track::Video {
-            (self.captured, self.arrived) = (stamp.at, now());
+            let arrived = now();
+            if self.arrived > 0 {
+                self.pause = self.pause.max(Duration::from_nanos(arrived - self.arrived));
+            }
+            (self.captured, self.arrived) = (stamp.at, arrived);
         }
     }
 
@@ -228,14 +234,32 @@ fn a_minute_without_a_network() {
     outage(Duration::from_secs(60));
 }
 
-/// Another network: the address is gone, half a second later there is a new one.
-#[test]
-fn a_new_address_of_the_studio() {
+/// The address is gone, half a second later there is a new one.
+const GAP: Duration = Duration::from_millis(500);
+
+/// Has an address change twice, each time to one with another last byte.
+#[track_caller]
+fn moving(change: impl Fn(&Lab, u8)) {
     let Some(scene) = Scene::new_or_skip() else { return };
     for last in [3, 4] {
-        let to = Ipv4Addr::new(192, 168, 77, last);
-        scene.lab.move_studio(to, Duration::from_millis(500)).unwrap();
+        scene.player.seen.lock().unwrap().pause = Duration::ZERO;
+        change(&scene.lab, last);
         scene.wait_picture(now());
+        let pause = scene.player.seen().pause;
+        assert!(pause > GAP / 2, "a network without an address carries nothing: {pause:?}");
+        println!("{pause:?} without a picture");
     }
     scene.finish();
+}
+
+/// The studio's machine joins another network.
+#[test]
+fn a_new_address_of_the_studio() {
+    moving(|lab, last| lab.move_studio(Ipv4Addr::new(192, 168, 77, last), GAP).unwrap());
+}
+
+/// The network gives the studio's router another address, of which the studio is not told.
+#[test]
+fn a_new_address_of_the_router() {
+    moving(|lab, last| lab.move_router(Ipv4Addr::new(203, 0, 113, last), GAP).unwrap());
 }

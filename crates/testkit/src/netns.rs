@@ -166,6 +166,19 @@ impl Lab {
         ip(&["-n", &studio, "route", "add", "default", "via", "192.168.77.1"])
     }
 
+    /// Gives the router another outer address, after `gap` without one, as a 4G network does: what
+    /// was masqueraded is forgotten, and the studio's machine is not told.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken or none of the internet's.
+    pub fn move_router(&self, to: Ipv4Addr, gap: Duration) -> Result<()> {
+        let router = self.namespace("router");
+        ip(&["-n", &router, "address", "flush", "dev", "wan"])?;
+        thread::sleep(gap);
+        ip(&["-n", &router, "address", "add", &format!("{to}/24"), "dev", "wan"])
+    }
+
     fn address(&self, host: &str, interface: &str, address: Ipv4Addr) -> Result<()> {
         let name = self.namespace(host);
         ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", interface])?;
