@@ -24,6 +24,7 @@ mod sender;
 mod session;
 mod spare;
 mod tag_stream;
+mod wants;
 mod wire;
 
 pub use datagram::{Datagram, Received};
@@ -38,6 +39,7 @@ pub use sender::{Send, Sender, StreamChoice};
 pub use session::{Event, Role, Session};
 pub use spare::Spare;
 pub use tag_stream::{StreamHeader, TagHeader};
+pub use wants::{Answer, Settled, Wants};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u64 = 1;

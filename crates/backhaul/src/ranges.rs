@@ -87,6 +87,20 @@ impl Ranges {
         missing
     }
 
+    /// The numbers that are in both sets.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let common = self.iter().flat_map(|(first, last)| {
+            // What is not missing there.
+            other.missing(first, last).missing(first, last).ranges
+        });
+        common.collect()
+    }
+
+    /// The lowest ranges, as many as a message carries.
+    pub fn lowest(&self) -> Self {
+        Self { ranges: self.iter().take(MAX_RANGES).collect() }
+    }
+
     /// The lowest ranges, at most as many as a message carries, with those in one that at most
     /// `gap` numbers part: what is between is there already, and costs less than another range.
     pub fn coarse(&self, gap: u64) -> Self {
@@ -194,6 +208,10 @@ mod tests {
             let missing: BTreeSet<u64> =
                 (from..=from + length).filter(|number| !model.contains(number)).collect();
             prop_assert_eq!(set(&ranges.missing(from, from + length)), missing);
+            let window: Ranges = [(from, from + length)].into_iter().collect();
+            let common: BTreeSet<u64> = model.range(from..=from + length).copied().collect();
+            prop_assert_eq!(&set(&ranges.intersection(&window)), &common);
+            prop_assert_eq!(set(&window.intersection(&ranges)), common);
             let coarse = set(&ranges.coarse(2));
             prop_assert!(coarse.is_superset(&model));
             let mut encoded = BytesMut::new();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use backhaul::{Answered, Message, Ranges, Spare, TagHeader, Want};
+use backhaul::{Answer, Answered, Message, Ranges, Spare, TagHeader, Want};
 use hub::Feed;
 use media::{Position, PublicationId, Tag};
 use tokio::time::Sleep;
@@ -36,15 +36,10 @@ pub(super) struct Backfill {
 
 /// A want that is being answered.
 struct Asked {
-    request: u64,
-    publication: PublicationId,
+    answer: Answer,
     feed: Feed,
-    /// Not yet looked for.
-    rest: VecDeque<(u64, u64)>,
     reading: Option<Reading>,
     found: VecDeque<(Position, Tag)>,
-    gone: Ranges,
-    sent: u64,
     out: Out,
 }
 
@@ -65,28 +60,24 @@ impl Backfill {
 
     /// Takes a want; returns the answer if there is nothing to look for.
     pub(super) fn want(&mut self, feed: Option<Feed>, want: Want) -> Option<Message> {
-        let Want { request, publication, ranges, .. } = want;
-        if let Some(before) = self.wants.iter_mut().find(|asked| asked.publication == publication) {
+        let is_same = |asked: &Asked| asked.answer.publication() == want.publication;
+        if let Some(before) = self.wants.iter_mut().find(|asked| is_same(asked)) {
             before.out.give_up();
         }
-        self.wants.retain(|asked| asked.publication != publication);
+        self.wants.retain(|asked| !is_same(asked));
         let is_full = self.wants.len() >= MAX_WANTS;
-        let Some(feed) = feed.filter(|_| !is_full && !ranges.is_empty()) else {
+        let Some(feed) = feed.filter(|_| !is_full && !want.ranges.is_empty()) else {
             // Of a feed that is not known here nothing will ever come. Who asks for too much at
             // once may ask again.
-            let gone = if is_full { Ranges::default() } else { ranges };
-            return Some(Message::Answered(Answered { request, tags: 0, gone }));
+            let gone = if is_full { Ranges::default() } else { want.ranges };
+            return Some(Message::Answered(Answered { request: want.request, tags: 0, gone }));
         };
         self.wants.push_back(Asked {
-            request,
-            publication,
+            answer: Answer::new(&want),
             feed,
-            rest: ranges.iter().collect(),
             reading: None,
             found: VecDeque::new(),
-            gone: Ranges::default(),
-            sent: 0,
-            out: Out::new(request, BACKFILL_PRIORITY),
+            out: Out::new(want.request, BACKFILL_PRIORITY),
         });
         None
     }
@@ -116,7 +107,7 @@ impl Backfill {
                 continue;
             }
             if let Some((position, tag)) = asked.found.pop_front() {
-                if !is_received(asked.publication, position.number) {
+                if !is_received(asked.answer.publication(), position.number) {
                     self.spare.spend(tag.body.len());
                     asked.send(position, tag, way);
                 }
@@ -126,30 +117,30 @@ impl Backfill {
                 let found = ready!(reading.as_mut().poll(cx));
                 asked.reading = None;
                 match found {
-                    Ok(found) => asked.take(found),
+                    Ok(found) => {
+                        asked.found.extend(found.tags);
+                        asked.answer.looked(found.gone, found.next);
+                    }
                     Err(error) => {
-                        // The rest is neither sent nor gone: it may be asked for again.
                         warn!(%error, "the spool cannot be read");
-                        asked.rest.clear();
+                        asked.answer.give_up();
                     }
                 }
                 // The others have their turn.
                 self.wants.rotate_left(1);
                 continue;
             }
-            match asked.rest.front() {
-                Some(&(first, last)) => {
+            match asked.answer.next() {
+                Some(numbers) => {
                     let (spool, feed) = (self.spool.clone(), asked.feed.clone());
-                    let publication = asked.publication;
+                    let publication = asked.answer.publication();
                     asked.reading = Some(Box::pin(async move {
-                        spool.read(&feed, publication, first..=last, READ).await
+                        spool.read(&feed, publication, numbers, READ).await
                     }));
                 }
                 None => {
-                    let Asked { request, sent: tags, .. } = *asked;
-                    let gone = std::mem::take(&mut asked.gone);
                     asked.out.finish();
-                    way.outbox.say(&Message::Answered(Answered { request, tags, gone }));
+                    way.outbox.say(&Message::Answered(asked.answer.finish()));
                     self.wants.pop_front();
                 }
             }
@@ -169,18 +160,6 @@ impl Asked {
             length: tag.body.len(),
         };
         self.out.push(way.link, &header, tag.body);
-        self.sent += 1;
-    }
-
-    fn take(&mut self, found: Found) {
-        self.found.extend(found.tags);
-        found.gone.iter().for_each(|gone| self.gone.insert_range(*gone.start(), *gone.end()));
-        match self.rest.front_mut() {
-            Some((first, last)) if (*first + 1..=*last).contains(&found.next) => {
-                *first = found.next;
-            }
-            // All of it, or what was not there yet: the asker will see it live.
-            _ => drop(self.rest.pop_front()),
-        }
+        self.answer.on_sent();
     }
 }
