@@ -103,6 +103,21 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }
 }
 
+/// Bytes that this process may still write to the disk of a directory; `None` where the system
+/// does not say (Windows).
+pub fn free_space(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(path).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// Waits for the request to stop (SIGINT or SIGTERM; Ctrl-C on Windows) and names it.
 pub async fn shutdown_signal() -> &'static str {
     #[cfg(unix)]
@@ -316,6 +331,13 @@ mod tests {
             let timeout = socket.tcp_user_timeout().unwrap();
             assert_eq!(timeout, Some(Duration::from_secs(15)));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_disk_has_room() {
+        assert!(free_space(&std::env::temp_dir()).is_some_and(|bytes| bytes > 1 << 20));
+        assert_eq!(free_space(Path::new("/no/such/place")), None);
     }
 
     #[test]

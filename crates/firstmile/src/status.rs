@@ -4,6 +4,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use media::Track;
 use serde::{Deserialize, Serialize};
@@ -192,6 +193,55 @@ pub struct FeedStatus {
     /// On a relay: the age in seconds of the oldest tag that is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spooled_s: Option<f64>,
+    /// On a studio: its recordings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<Recording>,
+}
+
+/// A feed's recordings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recording {
+    /// Whether the feed is recorded now.
+    pub on: bool,
+    /// Publications that were recorded.
+    pub publications: u64,
+    /// Bytes of media in them.
+    pub bytes: u64,
+    /// Tags that are missing and may still come.
+    pub missing: u64,
+    /// Tags that will never come.
+    pub gone: u64,
+    /// Tags that the disk had no time or no room for, since the start.
+    pub dropped: u64,
+    /// What keeps the recorder from its work.
+    pub alarm: Option<String>,
+}
+
+/// One recorded publication, as `GET /api/v1/recordings` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingInfo {
+    /// Its feed.
+    pub feed: String,
+    /// Its name, as hexadecimal text.
+    pub publication: String,
+    /// The relay that it came by; `None` for an encoder at the studio's own door.
+    pub relay: Option<String>,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: i64,
+    /// From its first to its last tag.
+    pub length_ms: u64,
+    /// Bytes of media.
+    pub bytes: u64,
+    /// Tags that are there.
+    pub tags: u64,
+    /// Tags that are missing and may still come.
+    pub missing: u64,
+    /// Tags that will never come.
+    pub gone: u64,
+    /// Whether it has ended and nothing more can come.
+    pub complete: bool,
+    /// Its journal.
+    pub path: PathBuf,
 }
 
 impl FeedStatus {

@@ -268,6 +268,18 @@ impl Feed {
             changed: self.0.changed.subscribe(),
             cursor: Cursor::new(policy, resume),
             skipped: 0,
+            is_counted: true,
+        }
+    }
+
+    /// Subscribes for the node's own use: it is none of the [`subscribers`](Self::subscribers).
+    pub fn follow(&self, policy: Policy) -> Subscriber {
+        Subscriber {
+            feed: self.clone(),
+            changed: self.0.changed.subscribe(),
+            cursor: Cursor::new(policy, None),
+            skipped: 0,
+            is_counted: false,
         }
     }
 
@@ -509,6 +521,7 @@ pub struct Subscriber {
     changed: watch::Receiver<()>,
     cursor: Cursor,
     skipped: u64,
+    is_counted: bool,
 }
 
 impl Subscriber {
@@ -524,7 +537,9 @@ impl Subscriber {
         drop(inner);
         let skipped = self.cursor.take_skipped();
         self.skipped += skipped;
-        self.feed.count_skipped(skipped);
+        if self.is_counted {
+            self.feed.count_skipped(skipped);
+        }
         next
     }
 
@@ -542,6 +557,8 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.feed.0.subscribers.fetch_sub(1, Ordering::Relaxed);
+        if self.is_counted {
+            self.feed.0.subscribers.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

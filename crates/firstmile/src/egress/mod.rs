@@ -1,5 +1,6 @@
 //! Doors through which media goes out. Each holds a [`Subscriber`](hub::Subscriber).
 
 pub mod backhaul;
+pub mod record;
 pub mod rtmp;
 pub mod takes;

@@ -1,0 +1,105 @@
+//! What the recorder knows, under its one lock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use media::PublicationId;
+use tracing::warn;
+
+use super::format::RecordHead;
+use super::index::Index;
+use crate::secret::FeedName;
+
+/// What a record costs in the queue beside its body.
+pub(super) const RECORD_COST: usize = 128;
+/// Publications in the directory: years of them, and it bounds the memory of their index.
+pub(super) const MAX_JOURNALS: usize = 1 << 16;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Feeds that are recorded, or were since the start.
+    pub(super) feeds: BTreeMap<FeedName, FeedState>,
+    pub(super) journals: HashMap<PublicationId, Index>,
+    pub(super) queue: VecDeque<Job>,
+    /// Bytes in the queue and in the writer's hands.
+    pub(super) queued: usize,
+    pub(super) is_stopping: bool,
+    /// Whether the disk takes tags now.
+    pub(super) is_ready: bool,
+    pub(super) alarm: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FeedState {
+    /// Milliseconds since 1970 since when it is recorded.
+    pub(super) since: Option<i64>,
+    /// How often it was switched on.
+    pub(super) generation: u64,
+    /// Tags that were not written because of the disk.
+    pub(super) dropped: u64,
+}
+
+/// What the writer has to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Record { publication: PublicationId, head: RecordHead, body: Bytes },
+    Seal(PublicationId),
+}
+
+impl State {
+    pub(super) fn is_recorded(&self, feed: &FeedName) -> bool {
+        self.feeds.get(feed).is_some_and(|feed| feed.since.is_some())
+    }
+
+    /// Says what is wrong, in the log once.
+    pub(super) fn raise(&mut self, alarm: String) {
+        if self.alarm.as_ref() != Some(&alarm) {
+            warn!("{alarm}");
+            self.alarm = Some(alarm);
+        }
+    }
+
+    pub(super) fn push(&mut self, publication: PublicationId, head: RecordHead, body: Bytes) {
+        self.queued += body.len() + RECORD_COST;
+        self.queue.push_back(Job::Record { publication, head, body });
+    }
+
+    /// Applies and writes a record without a body.
+    pub(super) fn mark(&mut self, publication: PublicationId, head: RecordHead) {
+        let Some(index) = self.journals.get_mut(&publication) else { return };
+        let _ = index.apply(&head);
+        self.push(publication, head, Bytes::new());
+    }
+
+    /// Marks what is missing from `first` to `last` as gone.
+    pub(super) fn gone(&mut self, publication: PublicationId, first: u64, last: u64) {
+        let Some(index) = self.journals.get(&publication) else { return };
+        let holes: Vec<_> = index.open(first, last).collect();
+        for (first, last) in holes {
+            self.mark(publication, RecordHead::gone(first, last));
+        }
+    }
+
+    /// Marks what is missing of an ended publication from here as gone: there is nobody to ask.
+    pub(super) fn give_up(&mut self, publication: PublicationId) {
+        let Some(index) = self.journals.get(&publication) else { return };
+        if let Some(last) = index.ended().filter(|_| index.is_from_here())
+            && let Some(last) = last.checked_sub(1)
+        {
+            self.gone(publication, 0, last);
+        }
+    }
+}
+
+pub(super) fn switch_on(
+    name: &FeedName,
+    feed: &mut FeedState,
+    since: i64,
+    journals: &mut HashMap<PublicationId, Index>,
+) {
+    feed.since = Some(since);
+    feed.generation += 1;
+    for index in journals.values_mut().filter(|index| index.head.feed == *name) {
+        index.is_paused = index.highest().is_some() && index.last_arrival < since;
+    }
+}
