@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
+use crate::egress::record::FeedRecorder;
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
@@ -344,6 +345,10 @@ impl crate::ingest::backhaul::Feeds for Node {
 
     fn budget(&self, name: &str) -> Option<Duration> {
         Some(self.config.backhaul.delay_of(name))
+    }
+
+    fn recorder(&self, _name: &str) -> Option<FeedRecorder> {
+        None
     }
 
     fn refused(&self, _: &str, _: &str) {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::control::Control;
+use crate::egress::record::{FeedRecorder, Source};
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
@@ -80,9 +81,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl Uplink {
     /// A way to this relay, not dialled yet.
     pub fn new(relay: JoinedRelay) -> Self {
+        let source = Source::Relay(relay.pin.to_string());
         Self {
             relay,
-            inbox: Arc::default(),
+            inbox: Arc::new(Inbox::new(source)),
             state: Mutex::default(),
             welcome: watch::Sender::default(),
         }
@@ -307,6 +309,10 @@ impl Feeds for RelayFeeds<'_> {
 
     fn budget(&self, name: &str) -> Option<Duration> {
         self.studio.budget(name)
+    }
+
+    fn recorder(&self, name: &str) -> Option<FeedRecorder> {
+        self.studio.recorder(name)
     }
 
     fn refused(&self, name: &str, why: &str) {

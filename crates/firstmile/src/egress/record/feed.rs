@@ -33,6 +33,8 @@ pub struct Unfinished {
     pub source: Source,
     /// Its numbers end before this one, if that is known.
     pub ended: Option<u64>,
+    /// The highest number that is there or gone.
+    pub highest: Option<u64>,
     /// The lowest holes that may still be filled, first and last number included.
     pub wanted: Vec<(u64, u64)>,
 }
@@ -160,6 +162,7 @@ impl FeedRecorder {
             publication: index.head.publication,
             source: index.head.source.clone(),
             ended: index.ended(),
+            highest: index.highest(),
             wanted: index.wanted(index.ended().unwrap_or(index.highest().map_or(0, |n| n + 1))),
         };
         mine.map(unfinished).collect()

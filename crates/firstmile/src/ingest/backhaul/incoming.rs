@@ -1,17 +1,18 @@
 //! One publication on its way from a relay to the hub.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use backhaul::{
-    Arrival, Ended, Message, Ranges, Receiver, Release, Report, Skip, Subscribe, TagHeader,
+    Arrival, Ended, Message, Ranges, Receiver, Release, Report, Settled, Skip, Subscribe, TagHeader,
 };
 use bytes::Bytes;
 use hub::{Feed, Publisher};
 use media::{Position, PublicationId, Tag, Track, TrackSet};
 use tracing::info;
 
+use crate::egress::record::{FeedRecorder, Source};
 use crate::status::Spread;
 
 /// Bytes of tags that may wait for others.
@@ -49,6 +50,10 @@ pub(super) struct Incoming {
     /// Its name on the present link; `None` while there is none.
     subscription: Option<u64>,
     publisher: Option<Publisher>,
+    /// When its encoder's session began.
+    started: SystemTime,
+    recorder: Option<FeedRecorder>,
+    settled: Settled,
     receiver: Receiver,
     bodies: HashMap<(Track, u64), (Position, Tag)>,
     held_bytes: usize,
@@ -66,6 +71,7 @@ impl Incoming {
         name: String,
         feed: Feed,
         publication: PublicationId,
+        started: SystemTime,
         subscription: u64,
     ) -> Self {
         Self {
@@ -74,6 +80,9 @@ impl Incoming {
             publication,
             subscription: Some(subscription),
             publisher: None,
+            started,
+            recorder: None,
+            settled: Settled::default(),
             receiver: Receiver::default(),
             bodies: HashMap::new(),
             held_bytes: 0,
@@ -117,6 +126,20 @@ impl Incoming {
         })
     }
 
+    /// What it arrives here is written down, as long as the feed is recorded.
+    pub(super) fn record(&mut self, recorder: Option<FeedRecorder>, source: &Source) {
+        if let Some(recorder) = &recorder {
+            recorder.begin(self.publication, self.started, source.clone());
+        }
+        self.recorder = recorder;
+    }
+
+    /// Below which number there are no holes but real ones; `None` if nothing comes in.
+    pub(super) fn settled_below(&mut self, now: Instant) -> Option<u64> {
+        self.subscription?;
+        Some(self.settled.below(now))
+    }
+
     /// The link is lost: players are held.
     pub(super) fn interrupt(&mut self) {
         self.subscription = None;
@@ -144,12 +167,18 @@ impl Incoming {
         if let Some(since) = &mut self.silent_since {
             *since = Instant::now();
         }
+        let position = Position { publication: self.publication, number, previous };
+        let tag = Tag::new(track, timestamp, body);
+        self.settled.on_tag(number);
+        if let Some(recorder) = &self.recorder {
+            // Whatever becomes of it live.
+            recorder.append(position, &tag, SystemTime::now());
+        }
         if self.receiver.on_tag(track, number, previous)? == Arrival::Late {
             return Ok(Ok(()));
         }
-        self.held_bytes += body.len();
-        let position = Position { publication: self.publication, number, previous };
-        self.bodies.insert((track, number), (position, Tag::new(track, timestamp, body)));
+        self.held_bytes += tag.body.len();
+        self.bodies.insert((track, number), (position, tag));
         let released = self.release();
         if self.held_bytes > MAX_HELD_BYTES {
             bail!("more than {MAX_HELD_BYTES} bytes wait for a tag that does not come");

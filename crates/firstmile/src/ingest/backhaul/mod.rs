@@ -1,12 +1,13 @@
 //! A relay's feeds: subscribed as they are announced, put in order, and put on air here.
 
 mod incoming;
+mod missing;
 mod tag_stream;
 mod way;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use backhaul::{
@@ -21,15 +22,19 @@ use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use crate::control::Control;
+use crate::egress::record::{FeedRecorder, Source};
 use crate::quic::{Link, RecvStream};
 
 pub use incoming::Figures;
 use incoming::{Incoming, OffAir};
+use missing::Missing;
 use tag_stream::{Partial, TagStream};
 use way::Way;
 
 /// How often what was received is reported while media flows.
 const REPORT_INTERVAL: Duration = Duration::from_millis(25);
+/// How often the recorder is asked what it lacks.
+const WANT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often publications that are over are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Publications that one relay may announce at a time; a studio has 256 feeds at most.
@@ -54,22 +59,36 @@ pub trait Feeds: Send + Sync {
     fn list(&self) -> watch::Receiver<Arc<FeedList>>;
     /// How late a feed may come before the relay skips; `None` if that is the relay's choice.
     fn budget(&self, name: &str) -> Option<Duration>;
+    /// The way into the feed's recording; `None` while it is not recorded.
+    fn recorder(&self, name: &str) -> Option<FeedRecorder>;
     /// Takes note of a feed that the relay refused, or whose key is claimed there.
     fn refused(&self, name: &str, why: &str);
 }
 
 /// Everything that comes from one relay; outlives its links.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     publications: Mutex<HashMap<PublicationId, Incoming>>,
     /// Publications that were cut here last: the relay may announce them again on a new link.
     closed: Mutex<VecDeque<PublicationId>>,
     /// The present link's.
     way: Mutex<Way>,
+    missing: Mutex<Missing>,
     received: Notify,
 }
 
 impl Inbox {
+    /// Nothing yet; the recorder will say that it comes from `source`.
+    pub fn new(source: Source) -> Self {
+        Self {
+            publications: Mutex::default(),
+            closed: Mutex::default(),
+            way: Mutex::default(),
+            missing: Mutex::new(Missing::new(source)),
+            received: Notify::new(),
+        }
+    }
+
     /// The figures of a publication that comes from this relay.
     pub fn figures(&self, publication: PublicationId) -> Option<Figures> {
         let figures = self.lock().get(&publication).map(Incoming::figures)?;
@@ -88,6 +107,7 @@ impl Inbox {
         feeds: &dyn Feeds,
     ) -> Result<()> {
         *self.lock_way() = Way::default();
+        self.lock_missing().joined(Instant::now());
         let over = self.converse(link, control, feeds).await;
         self.lock().values_mut().for_each(Incoming::interrupt);
         over
@@ -108,6 +128,7 @@ impl Inbox {
         let mut is_first = true;
         let mut report_at = None;
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut want = tokio::time::interval(WANT_INTERVAL);
         loop {
             control.flush().await?;
             tokio::select! {
@@ -157,6 +178,11 @@ impl Inbox {
                     }
                 }
                 _ = sweep.tick() => self.sweep(),
+                _ = want.tick() => {
+                    for message in self.want(feeds, &mut next_subscription) {
+                        control.session.send(&message);
+                    }
+                }
             }
         }
     }
@@ -188,6 +214,11 @@ impl Inbox {
             Message::Ended(ended) => self.ended(&ended),
             Message::Skip(skip) => return self.skip(&skip),
             Message::Report(report) => self.report(&report),
+            Message::Kept(kept) => {
+                let recorder = feeds.recorder(&kept.feed);
+                self.lock_missing().keeps(&kept, recorder.as_ref(), SystemTime::now());
+            }
+            Message::Answered(answered) => self.lock_missing().answered(&answered),
             Message::FeedProblem(problem) => feeds.refused(&problem.name, &problem.text),
             other => debug!(?other, "ignored"),
         }
@@ -200,7 +231,7 @@ impl Inbox {
         feeds: &dyn Feeds,
         next_subscription: &mut u64,
     ) -> Result<Option<Message>> {
-        let Announce { feed: name, publication, .. } = announce;
+        let Announce { feed: name, publication, age } = announce;
         if self.lock_closed().contains(&publication) {
             return Ok(Some(close(publication, "another encoder took over")));
         }
@@ -217,10 +248,35 @@ impl Inbox {
         }
         let subscription = take_next(next_subscription);
         let budget = feeds.budget(&name);
-        let incoming = Incoming::new(name, feed, publication, subscription);
+        let started = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let recorder = feeds.recorder(&name);
+        let mut incoming = Incoming::new(name, feed, publication, started, subscription);
+        incoming.record(recorder, self.lock_missing().source());
         let message = incoming.subscribe(subscription, budget);
         publications.insert(publication, incoming);
         Ok(Some(message))
+    }
+
+    /// Messages that ask for what the recorder lacks, as far as this relay may have it.
+    fn want(&self, feeds: &dyn Feeds, next_subscription: &mut u64) -> Vec<Message> {
+        let now = Instant::now();
+        let names: Vec<_> =
+            feeds.list().borrow().keys.iter().map(|feed| feed.name.clone()).collect();
+        let mut publications = self.lock();
+        let mut missing = self.lock_missing();
+        let mut messages = Vec::new();
+        for name in names {
+            let recorder = feeds.recorder(&name);
+            // Recording may have been switched meanwhile.
+            for incoming in publications.values_mut().filter(|incoming| incoming.name() == name) {
+                incoming.record(recorder.clone(), missing.source());
+            }
+            let Some(recorder) = recorder else { continue };
+            let mut live = |publication| publications.get_mut(&publication)?.settled_below(now);
+            let mut take_name = || take_next(next_subscription);
+            messages.extend(missing.ask(&name, &recorder, &mut live, &mut take_name, now));
+        }
+        messages
     }
 
     fn ended(&self, ended: &Ended) {
@@ -287,6 +343,10 @@ impl Inbox {
     ) -> Result<()> {
         let mut stream = TagStream::new(stream, partial);
         let Some(subscription) = stream.header().await? else { return Ok(()) };
+        while self.lock_missing().has(subscription) {
+            let Some((header, body)) = stream.tag().await? else { return Ok(()) };
+            self.lock_missing().receive(subscription, &header, body);
+        }
         // Streams of a subscription that is over may still be on their way.
         while find(&mut self.lock(), subscription).is_some() {
             let Some((header, body)) = stream.tag().await? else { return Ok(()) };
@@ -325,6 +385,11 @@ impl Inbox {
 
     fn lock_way(&self) -> MutexGuard<'_, Way> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locked after the publications, where both are.
+    fn lock_missing(&self) -> MutexGuard<'_, Missing> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_closed(&self) -> MutexGuard<'_, VecDeque<PublicationId>> {
