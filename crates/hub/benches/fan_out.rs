@@ -1,4 +1,5 @@
-//! How many tags a second go through a feed with one, ten and two hundred subscribers.
+//! How many tags a second go through a feed with one, ten and two hundred subscribers, and into
+//! one without any, as it was and with a spool.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,29 @@ fn push_and_poll(bencher: Bencher<'_, '_>, subscribers: usize) {
                 player.poll(now, &mut items, 1 << 20);
                 items.clear();
             }
+        }
+    });
+}
+
+/// An argument is the spool's length in seconds.
+#[divan::bench(args = [0, 20])]
+fn push(bencher: Bencher<'_, '_>, spool: u64) {
+    const TAGS: usize = 2_000;
+    let start = Instant::now();
+    let body = Bytes::from(vec![0x27; 20_000]);
+    let limits = Limits { spool: Duration::from_secs(spool), ..Limits::default() };
+    let feed = Feed::new(limits);
+    let mut publisher = feed.publish(PublicationId([1; 16]), start).unwrap();
+    let mut index = 0;
+    bencher.counter(ItemsCount::new(TAGS)).bench_local(|| {
+        for _ in 0..TAGS {
+            let now = start + Duration::from_millis(index * 10);
+            let mut tag = Tag::new(Track::Video, index as i64 * 10, body.clone());
+            if index % 100 == 0 {
+                tag.role = media::Role::Keyframe;
+            }
+            publisher.push(tag, now).unwrap();
+            index += 1;
         }
     });
 }
