@@ -137,6 +137,33 @@ async fn every_tag_is_found_wherever_it_is() {
     assert_eq!(other.gone, [5..=u64::MAX - 1]);
 }
 
+/// A reader at the heels of the encoder never sees a tag between two places.
+#[tokio::test]
+async fn no_tag_is_missed_on_its_way() {
+    const TAGS: u64 = 10_000;
+    let directory = tempfile::tempdir().unwrap();
+    let bounds = Bounds { pending: 256 << 20, ..bounds(256 << 20) };
+    let spool = Spool::open(directory.path().join("spool"), bounds).unwrap();
+    let hub = hub_over(&spool);
+    let feed = hub.feed((0, 0));
+    let mut publisher = feed.publish(P, Instant::now()).unwrap();
+    let encoder = std::thread::spawn(move || {
+        push(&mut publisher, 0..TAGS, 5_000, Instant::now());
+        publisher
+    });
+    let mut next = 0;
+    // From far behind up to the edge, again and again.
+    while next < TAGS {
+        let from = next.saturating_sub(300);
+        let found = spool.read(&feed, P, from..=TAGS - 1, 2_000_000).await.unwrap();
+        assert_eq!(found.gone, [], "from {from}");
+        assert_eq!(found.tags.len() as u64, found.next - from);
+        next = found.next.max(next);
+    }
+    drop(encoder.join().unwrap());
+    assert_eq!(spool.figures().dropped_tags, 0);
+}
+
 #[tokio::test]
 async fn the_disk_has_no_plain_text_and_no_left_overs() {
     let directory = tempfile::tempdir().unwrap();
