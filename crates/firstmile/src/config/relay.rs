@@ -254,6 +254,8 @@ mod tests {
         assert!(error.to_string().starts_with("public_host: write only a name"), "{error}");
         let error = load(&[], "[spool]\ndisk = \"1 MiB\"").unwrap_err();
         assert_eq!(error.to_string(), "spool.disk: it must be 0, or at least 64 MiB");
+        let error = load(&[], "[spool]\nmemory = \"11m\"").unwrap_err();
+        assert!(error.to_string().starts_with("spool.disk_time: it must be at least"), "{error}");
         let error = load(&[], "start_grace = \"11m\"").unwrap_err();
         assert_eq!(error.to_string(), "start_grace: it must be from 0ms to 10m");
     }

@@ -55,6 +55,10 @@ impl Spool {
         if (1..MIN_DISK).contains(&self.disk) {
             return Err(ConfigError::value("spool.disk", "it must be 0, or at least 64 MiB"));
         }
+        if self.disk > 0 && self.disk_time < self.memory {
+            let message = "it must be at least spool.memory: it counts from the arrival";
+            return Err(ConfigError::value("spool.disk_time", message));
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hub::{Feed, Hub};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -124,7 +124,8 @@ impl Relay {
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, addresses.http, &token)?;
         let limits = hub::Limits { spool: config.spool.memory, ..config.ring.hub_limits() };
-        let spool = Spool::open(data.file("spool"), config.spool.bounds(limits.total_bytes))?;
+        let spool = Spool::open(data.file("spool"), config.spool.bounds(limits.total_bytes))
+            .context("cannot start the spool")?;
         let hub = Hub::backed(limits, Arc::new(spool.clone()));
         let node = Arc::new(Node {
             identity,

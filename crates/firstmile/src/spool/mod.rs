@@ -24,6 +24,7 @@ use hub::{Feed, Kept, Leaving, Overflow};
 use media::{Position, PublicationId, Tag};
 
 use block::Cipher;
+use segments::Segments;
 use shelves::{Named, Piece, Shelves};
 
 /// How long the writer may take to tidy up when the relay stops.
@@ -111,6 +112,10 @@ impl Spool {
     /// tried again, and [`Spool::figures`] tells.
     pub fn open(directory: PathBuf, bounds: Bounds) -> io::Result<Self> {
         if bounds.disk == 0 {
+            // What was left when there was a disk is of no use either.
+            if directory.exists() {
+                let _ = Segments::new(&directory, 0, bounds.disk_time).clean();
+            }
             return Ok(Self(Arc::new(Inner { bounds, disk: None })));
         }
         let disk = Arc::new(Disk {
@@ -293,7 +298,7 @@ impl Disk {
         let mut room = max_bytes;
         for piece in pieces {
             let tags = match piece {
-                Piece::Here(tags) => tags,
+                Piece::Here(tags) => Arc::unwrap_or_clone(tags),
                 Piece::Disk { serial, spot } => match segments::read(&self.directory, spot) {
                     // What was damaged, or has just been removed, does not come back.
                     Ok(sealed) => self.open_block(publication, serial, sealed).unwrap_or_default(),

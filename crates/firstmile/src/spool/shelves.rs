@@ -53,7 +53,7 @@ pub(super) struct Job {
 /// Where a part of what was asked for is.
 #[derive(Debug)]
 pub(super) enum Piece {
-    Here(Vec<Named>),
+    Here(Arc<Vec<Named>>),
     Disk { serial: u64, spot: Spot },
 }
 
@@ -257,7 +257,7 @@ impl Shelves {
                 pieces.push(match &block.place {
                     Place::Queue(tags) => {
                         cost += tags.iter().map(|(_, tag)| tag.body.len()).sum::<usize>();
-                        Piece::Here(tags.to_vec())
+                        Piece::Here(tags.clone())
                     }
                     Place::Disk(spot) => {
                         cost += spot.length as usize;
@@ -273,7 +273,7 @@ impl Shelves {
             let tags = open.tags.iter().filter(|(position, _)| {
                 position.publication == publication && numbers.contains(&position.number)
             });
-            pieces.push(Piece::Here(tags.cloned().collect()));
+            pieces.push(Piece::Here(Arc::new(tags.cloned().collect())));
         }
         (pieces, numbers.end)
     }

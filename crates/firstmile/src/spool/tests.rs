@@ -6,7 +6,6 @@ use hub::{Backing, Hub, Limits, Publisher};
 use media::Track;
 use proptest::prelude::*;
 
-use super::segments::Segments;
 use super::*;
 
 const P: PublicationId = PublicationId([1; 16]);
@@ -310,7 +309,10 @@ async fn an_encoder_that_stops_has_its_last_block_written() {
 
 #[test]
 fn without_a_disk_memory_is_all() {
-    let spool = Spool::open(PathBuf::from("/nowhere"), bounds(0)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("1.segment"), "of another configuration").unwrap();
+    let spool = Spool::open(directory.path().to_owned(), bounds(0)).unwrap();
+    assert_eq!(files(directory.path()).len(), 0);
     assert!(spool.overflow(0, 0).is_none());
     assert_eq!(spool.figures(), Figures::default());
     assert_eq!(spool.alarm(), None);
@@ -400,7 +402,7 @@ proptest! {
         let mut last = None;
         for piece in pieces {
             let Piece::Here(tags) = piece else { continue };
-            for (position, found) in tags {
+            for (position, found) in tags.iter() {
                 prop_assert!(last < Some(position.number));
                 last = Some(position.number);
                 prop_assert_eq!(found.timestamp, position.number as i64 * 40);

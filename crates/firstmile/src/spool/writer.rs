@@ -31,7 +31,7 @@ impl Writer {
     pub(super) fn new(disk: Arc<Disk>) -> Self {
         let bounds = &disk.bounds;
         let segments = Segments::new(&disk.directory, bounds.disk, bounds.disk_time);
-        Self { disk, segments, buffer: Vec::new(), next_tick: Instant::now() + TICK, told: None }
+        Self { disk, segments, buffer: Vec::new(), next_tick: Instant::now(), told: None }
     }
 
     /// Writes until the spool is stopped.
