@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
+use hmac::{Hmac, Mac};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::Sha256;
 
 use crate::base32;
 use crate::store::{DataDir, StoreError};
@@ -109,6 +111,15 @@ impl Identity {
         self.public
     }
 
+    /// A secret for one purpose, the same at every start.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let key = self.pair.serialize_der();
+        let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("any length is a key");
+        mac.update(b"firstmile derived v1\0");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
     /// A fresh self-signed certificate and the private key, for rustls.
     pub fn certificate(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let params = CertificateParams::new([CERTIFICATE_NAME.to_owned()])
@@ -137,6 +148,9 @@ mod tests {
         let second = Identity::load_or_create(&data).unwrap();
         assert_eq!(first.public_key(), second.public_key());
         assert_ne!(first.public_key(), Identity::generate().public_key());
+        assert_eq!(first.derive("a"), second.derive("a"));
+        assert_ne!(first.derive("a"), first.derive("b"));
+        assert_ne!(first.derive("a"), Identity::generate().derive("a"));
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -217,6 +217,15 @@ pub fn outward_v6() -> Option<Ipv6Addr> {
     }
 }
 
+/// The address from which packets to `peer` would leave this machine now; nothing is sent.
+pub fn address_towards(peer: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr = match peer {
+        SocketAddr::V4(_) => ([0; 4], 0).into(),
+        SocketAddr::V6(_) => ([0; 16], 0).into(),
+    };
+    outward(any, peer)
+}
+
 fn outward(from: SocketAddr, to: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind(from).ok()?;
     socket.connect(to).ok()?;

@@ -9,6 +9,7 @@
 //! - [`OwnClient`]: our own client, for what no real one does
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
+//! - [`UdpProxy`]: a network for UDP with a delay, outages and changes of address
 //! - [`tls`]: a TLS client that looks closely, and certificates
 //! - [`stamped`]: frames that can be counted and timed
 //! - [`Connection`]: our own client for load, asynchronous
@@ -32,12 +33,14 @@ mod proxy;
 pub mod script;
 pub mod stamped;
 pub mod tls;
+mod udp_proxy;
 mod wait;
 
 pub use connection::Connection;
 pub use node::{Launch, Node};
 pub use own::OwnClient;
 pub use proxy::Proxy;
+pub use udp_proxy::UdpProxy;
 pub use wait::{PATIENCE, wait_for, wait_until};
 
 /// For reading the status of a node without another dependency.

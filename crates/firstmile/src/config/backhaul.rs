@@ -1,4 +1,4 @@
-//! How feeds come from relays.
+//! The way between studio and relay.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +7,23 @@ use serde::{Deserialize, Deserializer};
 
 use super::value::Span;
 use super::{ConfigError, duration, within};
+use crate::quic::Congestion;
 use crate::secret::FeedName;
 
-/// How feeds come from relays.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// The way between studio and relay, at a relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backhaul {
+    /// What decides how fast this end sends.
+    pub congestion: Congestion,
+}
+
+/// The same at a studio, and how feeds come.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StudioBackhaul {
+    /// What decides how fast this end sends.
+    pub congestion: Congestion,
     /// How late a feed may come before its relay skips to the newest keyframe.
     #[serde(deserialize_with = "duration")]
     pub max_delay: Duration,
@@ -21,13 +32,14 @@ pub struct Backhaul {
     pub feed_delays: BTreeMap<FeedName, Duration>,
 }
 
-impl Default for Backhaul {
+impl Default for StudioBackhaul {
     fn default() -> Self {
-        Self { max_delay: Duration::from_secs(2), feed_delays: BTreeMap::new() }
+        let (congestion, max_delay) = (Congestion::default(), Duration::from_secs(2));
+        Self { congestion, max_delay, feed_delays: BTreeMap::new() }
     }
 }
 
-impl Backhaul {
+impl StudioBackhaul {
     /// How late this feed may come.
     pub fn delay_of(&self, feed: &str) -> Duration {
         let own = self.feed_delays.iter().find(|(name, _)| name.as_str() == feed);

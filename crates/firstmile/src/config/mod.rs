@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 use crate::join::{JoinLinkError, parse_host};
 use crate::platform;
 use crate::secret::{Token, TokenError};
-pub use backhaul::Backhaul;
+pub use backhaul::{Backhaul, StudioBackhaul};
 pub use limits::{Limits, Rtmp};
 pub use spool::Spool;
 use value::{Size, Span, line_of};

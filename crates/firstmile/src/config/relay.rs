@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::value::{Listen, Span};
 use super::{
-    ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, http_token, public_host,
+    Backhaul, ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, http_token, public_host,
     read_file, within,
 };
 use crate::cli::RelayArgs;
@@ -60,6 +60,8 @@ pub struct Config {
     pub ring: Ring,
     /// What it keeps for studios that are away.
     pub spool: Spool,
+    /// The way between studio and relay.
+    pub backhaul: Backhaul,
 }
 
 #[derive(Default, Deserialize)]
@@ -79,6 +81,7 @@ struct File {
     limits: Limits,
     ring: Ring,
     spool: Spool,
+    backhaul: Backhaul,
 }
 
 impl Config {
@@ -105,6 +108,7 @@ impl Config {
             limits: file.limits,
             ring: file.ring,
             spool: file.spool,
+            backhaul: file.backhaul,
         };
         check_http(config.http, config.http_token.as_ref())?;
         within("start_grace", config.start_grace, Duration::ZERO, MAX_START_GRACE)?;
@@ -172,7 +176,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         load(&[], &all).unwrap();
-        for table in ["", "limits", "limits.rtmp", "ring", "spool", "tls"] {
+        for table in ["", "limits", "limits.rtmp", "ring", "spool", "backhaul", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
-    Backhaul, ConfigError, Limits, Ring, Tls, TlsFiles, check_http, duration, http_token,
+    ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, duration, http_token,
     read_file, within,
 };
 use crate::cli::StudioArgs;
@@ -39,7 +39,7 @@ pub struct Config {
     /// What players get.
     pub play: Play,
     /// How feeds come from relays.
-    pub backhaul: Backhaul,
+    pub backhaul: StudioBackhaul,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
     /// What RTMPS and HTTPS show, instead of a certificate made at the start.
@@ -111,7 +111,7 @@ struct File {
     http: Listen,
     http_token: Option<Token>,
     play: Play,
-    backhaul: Backhaul,
+    backhaul: StudioBackhaul,
     trace_rtmp: bool,
     tls: Tls,
     limits: Limits,
@@ -146,11 +146,11 @@ impl Config {
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
             play: file.play,
-            backhaul: file.backhaul,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
             limits: file.limits,
             ring: file.ring,
+            backhaul: file.backhaul,
         };
         check_http(config.http, config.http_token.as_ref())?;
         let second = Duration::from_secs(1);

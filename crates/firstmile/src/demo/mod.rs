@@ -15,7 +15,7 @@ use hub::{Feed, Join, Next, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DemoArgs, Output};
-use crate::config::{Backhaul, Limits, Ring, Spool, relay, studio};
+use crate::config::{Backhaul, Limits, Ring, Spool, StudioBackhaul, relay, studio};
 use crate::error::EXIT_FAILED;
 use crate::relay::Relay;
 use crate::studio::Studio;
@@ -53,6 +53,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         limits: Limits::default(),
         ring: Ring::default(),
         spool: Spool::none(),
+        backhaul: Backhaul::default(),
     })
     .await?;
     let studio = Studio::bind(studio::Config {
@@ -63,7 +64,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         tls: None,
         http: any(),
         http_token: None,
-        backhaul: Backhaul::default(),
+        backhaul: StudioBackhaul::default(),
         play: studio::Play::default(),
         trace_rtmp: false,
         limits: Limits::default(),

@@ -25,7 +25,7 @@ use crate::limit::Hits;
 use crate::login::OnAir;
 use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
-use crate::quic::Listener;
+use crate::quic::{Congestion, Listener};
 use crate::secret::{Secret, StreamKey, Token};
 use crate::spool::Spool;
 use crate::status::{rtmp_server, rtmps_server};
@@ -109,7 +109,7 @@ impl Relay {
         let rtmp = listen(config.rtmp, "rtmp")?;
         let http = listen(config.http, "http")?;
         let rtmps = config.rtmps.map(|address| listen(address, "rtmps")).transpose()?;
-        let (quic, secure) = listen_secure(&identity, config.secure)?;
+        let (quic, secure) = listen_secure(&identity, config.secure, config.backhaul.congestion)?;
         let addresses = Bound {
             rtmp: rtmp.local_addr()?,
             rtmps: rtmps.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -295,11 +295,15 @@ impl Node {
 }
 
 /// Listens for studios on a UDP port, and for TLS on the TCP port of the same number.
-fn listen_secure(identity: &Identity, address: SocketAddr) -> Result<(Listener, TcpListener)> {
+fn listen_secure(
+    identity: &Identity,
+    address: SocketAddr,
+    congestion: Congestion,
+) -> Result<(Listener, TcpListener)> {
     let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
-        let quic = Listener::bind(identity, address).hint(
+        let quic = Listener::bind(identity, address, congestion).hint(
             "stop the program that uses the port, or choose another: firstmile relay --secure :4434",
         )?;
         match listen(quic.local_addr()?, "secure") {

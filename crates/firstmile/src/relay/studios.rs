@@ -34,6 +34,8 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(1);
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often it is looked whether a studio is heard.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A studio that is, or was, connected.
 #[derive(Debug)]
@@ -144,7 +146,15 @@ impl Node {
         if let Some(studio) = self.lock_studios().get_mut(&link.peer()) {
             studio.outbox = Some(control.0.clone());
         }
+        let listen = async {
+            let mut look = tokio::time::interval(LOOK_INTERVAL);
+            loop {
+                look.tick().await;
+                link.silence();
+            }
+        };
         let reason = tokio::select! {
+            () = listen => unreachable!("it has no end"),
             result = egress::run(&link, control, &peer, &self.spool) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => plain(&format!("{error:#}")),
@@ -355,7 +365,12 @@ impl Studio {
                 .as_ref()
                 .map_or_else(String::new, |link| link.remote_address().to_string()),
             transport: "quic".into(),
-            state: if stats.is_some() { LinkState::Up } else { LinkState::Connecting },
+            // One that hears nothing of us calls anew, and so does one that we do not hear.
+            state: match &self.link {
+                Some(link) if link.silence() < SILENT => LinkState::Up,
+                Some(_) => LinkState::Racing,
+                None => LinkState::Connecting,
+            },
             rtt_ms: stats.map(|stats| stats.rtt.as_secs_f64() * 1_000.0),
             loss: stats.map(|stats| stats.loss),
             bytes_in: stats.map_or(0, |stats| stats.received_bytes),

@@ -1,7 +1,11 @@
 //! The studio: feeds come from relays that it dials and from encoders on the LAN, players play.
 
 mod api;
+mod calls;
 mod gate;
+mod liveness;
+#[cfg(test)]
+mod recovery;
 pub mod uplink;
 
 use std::net::SocketAddr;
@@ -126,7 +130,7 @@ impl Studio {
             identity: identity.clone(),
             config,
         });
-        let dialer = Dialer::new(identity);
+        let dialer = Dialer::new(identity).with_congestion(node.config.backhaul.congestion);
         let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);
         Ok(Self { node, dialer, rtmp, rtmps, http, token, traces, _run: run })
     }

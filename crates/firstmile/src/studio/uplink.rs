@@ -2,37 +2,40 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use backhaul::{Event, Hello, Session, VERSION, Welcome};
+use backhaul::{Event, Hello, Refusal, Session, VERSION, Welcome};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
+
+use super::calls::{Calls, RETRY};
+use super::liveness::{LOOK_INTERVAL, Liveness, Rebind};
 
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
-use crate::join::host_port;
-use crate::quic::{self, Dialer, Link};
+use crate::platform;
+use crate::quic::{Dialer, Link};
 use crate::status::{LinkState, LinkStatus};
 use crate::store::JoinedRelay;
 
-/// How long one attempt to reach a relay may take, handshake and welcome included.
-const ATTEMPT: Duration = Duration::from_secs(3);
-/// Head start of one address over the next, where a name has several (RFC 8305 §8).
-const HEAD_START: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 6;
-/// Pause between attempts while a relay cannot be reached.
-const RETRY: Duration = Duration::from_millis(500);
-/// The same once it could not be reached for [`LONG_AWAY`].
-const SLOW_RETRY: Duration = Duration::from_secs(2);
-const LONG_AWAY: Duration = Duration::from_secs(600);
+/// How long a relay that was reached may take to let us in: it may first see whether an earlier link
+/// of ours is dead.
+const WELCOME: Duration = Duration::from_secs(3);
+/// A link silent for this long is raced by new ones.
+const SILENT: Duration = Duration::from_secs(1);
 /// A link that lasted less than this is not called again at once.
 const SHORT_LINK: Duration = Duration::from_secs(2);
+/// What a person can do whose studio was admitted once and is a stranger now.
+const LOST_IDENTITY: &str = "It had admitted this studio before: if the studio's identity.pem was lost or \
+     replaced, restore it; without it this is another studio, which needs a new join link (firstmile \
+     studio --join LINK) and new stream keys";
 /// First and longest pause after a refusal: somebody has to do something first.
 const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(1);
 const LAST_REFUSED_RETRY: Duration = Duration::from_secs(60);
@@ -52,6 +55,10 @@ struct State {
     connects: u64,
     last_error: Option<String>,
     is_refused: bool,
+    /// Whether the link is silent, and others are tried beside it.
+    is_raced: bool,
+    /// Where the relay was reached last.
+    addresses: Vec<SocketAddr>,
     /// Feeds that the relay did not take, or whose key is claimed there, and why.
     refused_feeds: HashMap<String, String>,
 }
@@ -63,6 +70,16 @@ pub trait Studio: Feeds {
     /// Takes note that the relay has admitted the studio.
     fn admitted(&self, relay: &JoinedRelay);
 }
+
+/// A link that the relay has let in.
+struct Joined {
+    link: Link,
+    control: Control,
+    welcome: Welcome,
+}
+
+/// A new link on its way.
+type Next<'a> = Pin<Box<dyn Future<Output = Joined> + Send + 'a>>;
 
 /// Why an attempt came to nothing.
 enum Failure {
@@ -150,6 +167,7 @@ impl Uplink {
                 .map_or_else(|| self.relay.address(), |link| link.remote_address().to_string()),
             transport: "quic".into(),
             state: match (&stats, state.is_refused) {
+                (Some(_), _) if state.is_raced => LinkState::Racing,
                 (Some(_), _) => LinkState::Up,
                 (None, true) => LinkState::Refused,
                 (None, false) => LinkState::Connecting,
@@ -165,40 +183,121 @@ impl Uplink {
 
     /// Keeps the link up until `shutdown`.
     pub async fn run(&self, dialer: &Dialer, studio: &dyn Studio, shutdown: &CancellationToken) {
-        let mut away_since = Instant::now();
-        let mut refused_retry = FIRST_REFUSED_RETRY;
-        loop {
-            let started = Instant::now();
-            let ended = tokio::select! {
-                () = shutdown.cancelled() => break,
-                ended = self.attempt(dialer, studio) => ended,
-            };
-            let was_up = self.lock().link.take().is_some();
-            if was_up {
-                away_since = Instant::now();
-                refused_retry = FIRST_REFUSED_RETRY;
+        let keeping = async {
+            let is_greeting = AtomicBool::new(false);
+            let mut next: Next<'_> =
+                Box::pin(self.call(dialer, studio, &is_greeting, Duration::ZERO));
+            loop {
+                let joined = next.await;
+                next = self.keep(joined, dialer, studio, &is_greeting).await;
             }
-            let pause = match &ended {
-                Failure::Refused(_) => {
-                    let pause = refused_retry;
-                    refused_retry = (refused_retry * 2).min(LAST_REFUSED_RETRY);
-                    pause
-                }
-                // The first attempt after a loss is made at once.
-                Failure::Lost(_) if was_up && started.elapsed() > SHORT_LINK => Duration::ZERO,
-                Failure::Lost(_) if away_since.elapsed() > LONG_AWAY => SLOW_RETRY,
-                Failure::Lost(_) => RETRY,
-            };
-            self.note(&ended, was_up);
-            // Jitter keeps the studios of a relay that comes back from calling in step.
-            let pause = pause.mul_f64(rand::random_range(0.75..1.25));
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
+        };
+        shutdown.run_until_cancelled(keeping).await;
         if let Some(link) = self.lock().link.take() {
             link.close("the studio is stopping");
+        }
+    }
+
+    /// Runs a link until it is lost, or silent and overtaken by a new one; returns what is next.
+    async fn keep<'a>(
+        &'a self,
+        joined: Joined,
+        dialer: &'a Dialer,
+        studio: &'a dyn Studio,
+        is_greeting: &'a AtomicBool,
+    ) -> Next<'a> {
+        let Joined { link, control, welcome } = joined;
+        let started = Instant::now();
+        self.enter(&link, welcome);
+        studio.admitted(&self.relay);
+        let feeds = RelayFeeds { studio, uplink: self };
+        // It ends by itself when the link does, and leaves its publications in order.
+        let mut serving = pin!(self.inbox.run(&link, control, &feeds));
+        let mut race: Option<Next<'a>> = None;
+        let way = || platform::address_towards(link.remote_address());
+        let mut liveness = Liveness::new(started, link.received(), way());
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                over = &mut serving => {
+                    let said = match over {
+                        Ok(()) => anyhow::anyhow!("the relay ended the conversation"),
+                        Err(error) => error,
+                    };
+                    let why = link.close_reason().map_or(said, anyhow::Error::msg);
+                    link.close("over");
+                    self.leave();
+                    if let Some(race) = race {
+                        debug!(relay = self.relay.address(), reason = %why, "the old link is lost");
+                        return race;
+                    }
+                    self.note(&Failure::Lost(why), true);
+                    let is_short = started.elapsed() < SHORT_LINK;
+                    // The first attempt after a loss is made at once.
+                    let pause = if is_short { RETRY } else { Duration::ZERO };
+                    return Box::pin(self.call(dialer, studio, is_greeting, pause));
+                }
+                joined = async { race.as_mut().expect("there is one").await }, if race.is_some() => {
+                    link.close("a new link took over");
+                    // What it has received is put away before the new link asks for the rest.
+                    let _ = serving.await;
+                    return Box::pin(std::future::ready(joined));
+                }
+                _ = look.tick() => {
+                    let now = Instant::now();
+                    let why = liveness.look(now, link.received(), way());
+                    if let Some(why) = why {
+                        self.rebind(&link, why);
+                    }
+                    let is_silent = liveness.silence(now) >= SILENT;
+                    if is_silent && race.is_none() {
+                        let relay = self.relay.address();
+                        warn!(relay, "the relay is silent; calling it anew beside the link");
+                        self.lock().is_raced = true;
+                        race = Some(Box::pin(self.call(dialer, studio, is_greeting, Duration::ZERO)));
+                    } else if !is_silent && race.is_some() && !is_greeting.load(Ordering::Relaxed) {
+                        // A relay that has been greeted may have given the old link up already.
+                        info!(relay = self.relay.address(), "the relay is heard again");
+                        race = None;
+                        let mut state = self.lock();
+                        (state.is_raced, state.is_refused) = (false, false);
+                        state.last_error = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes note of a link that is up.
+    fn enter(&self, link: &Link, welcome: Welcome) {
+        info!(relay = self.relay.address(), address = %link.remote_address(), "joined");
+        let mut state = self.lock();
+        state.link = Some(link.clone());
+        state.connects += 1;
+        state.is_refused = false;
+        state.is_raced = false;
+        state.last_error = None;
+        state.refused_feeds.clear();
+        drop(state);
+        self.welcome.send_replace(Some(welcome));
+    }
+
+    /// Takes note that there is no link.
+    fn leave(&self) {
+        let mut state = self.lock();
+        state.link = None;
+        state.is_raced = false;
+    }
+
+    fn rebind(&self, link: &Link, why: Rebind) {
+        let relay = self.relay.address();
+        match why {
+            Rebind::Moved(to) => info!(relay, %to, "this machine has another address"),
+            Rebind::Silent => debug!(relay, "silent: going on from another port"),
+        }
+        if let Err(error) = link.rebind() {
+            debug!(relay, reason = %error, "cannot go on from another port");
         }
     }
 
@@ -221,67 +320,60 @@ impl Uplink {
         state.last_error = Some(text);
     }
 
-    /// Dials, joins, and runs the link to its end.
-    async fn attempt(&self, dialer: &Dialer, studio: &dyn Studio) -> Failure {
-        match self.try_attempt(dialer, studio).await {
-            Ok(never) => match never {},
-            Err(failure) => failure,
-        }
-    }
-
-    async fn try_attempt(
+    /// Calls until the relay has let us in.
+    async fn call(
         &self,
         dialer: &Dialer,
         studio: &dyn Studio,
-    ) -> Result<std::convert::Infallible, Failure> {
-        let joined = tokio::time::timeout(ATTEMPT, self.join(dialer, studio)).await;
-        let (link, control, welcome) = match joined {
-            Ok(joined) => joined?,
-            Err(_) => {
-                let text = "no answer: is the relay running, and its UDP port open?";
-                return Err(anyhow::anyhow!(text).into());
+        is_greeting: &AtomicBool,
+        pause: Duration,
+    ) -> Joined {
+        is_greeting.store(false, Ordering::Relaxed);
+        let mut calls = Calls::new(dialer, &self.relay, self.lock().addresses.clone(), pause);
+        let mut refused_retry = FIRST_REFUSED_RETRY;
+        loop {
+            let joined = match calls.next().await {
+                Ok(link) => {
+                    self.lock().addresses = calls.addresses().to_vec();
+                    is_greeting.store(true, Ordering::Relaxed);
+                    let greeted = tokio::time::timeout(WELCOME, self.greet(link, studio)).await;
+                    is_greeting.store(false, Ordering::Relaxed);
+                    let text = "the relay was reached, but has not answered";
+                    greeted.unwrap_or_else(|_| Err(anyhow::anyhow!(text).into()))
+                }
+                Err(error) => Err(error.into()),
+            };
+            match joined {
+                Ok(joined) => return joined,
+                Err(failure) => {
+                    self.note(&failure, false);
+                    if matches!(failure, Failure::Refused(_)) {
+                        calls.pause(refused_retry.mul_f64(rand::random_range(0.75..1.25)));
+                        refused_retry = (refused_retry * 2).min(LAST_REFUSED_RETRY);
+                    }
+                }
             }
-        };
-        info!(relay = self.relay.address(), address = %link.remote_address(), "joined");
-        {
-            let mut state = self.lock();
-            state.link = Some(link.clone());
-            state.connects += 1;
-            state.is_refused = false;
-            state.last_error = None;
-            state.refused_feeds.clear();
         }
-        self.welcome.send_replace(Some(welcome));
-        studio.admitted(&self.relay);
-        let feeds = RelayFeeds { studio, uplink: self };
-        let reason = tokio::select! {
-            over = self.inbox.run(&link, control, &feeds) => match over {
-                Ok(()) => anyhow::anyhow!("the relay ended the conversation"),
-                Err(error) => error,
-            },
-            reason = link.closed() => anyhow::anyhow!(reason),
-        };
-        link.close("over");
-        Err(Failure::Lost(reason))
     }
 
-    /// Reaches the relay and is let in, or not.
-    async fn join(
-        &self,
-        dialer: &Dialer,
-        studio: &dyn Studio,
-    ) -> Result<(Link, Control, Welcome), Failure> {
-        let link = dial(dialer, &self.relay).await?;
+    /// Says hello and is let in, or not.
+    async fn greet(&self, link: Link, studio: &dyn Studio) -> Result<Joined, Failure> {
         let (send, receive) = link.open_control().await?;
         let invite = self.relay.invite.as_ref().map_or("", |invite| invite.expose());
         let session = Session::dial(studio.hello(invite));
         let mut control = Control { session, send, receive };
         control.flush().await?;
         match control.event().await? {
-            Event::Open(welcome) => Ok((link, control, welcome)),
-            Event::Refused(_, text) => {
+            Event::Open(welcome) => Ok(Joined { link, control, welcome }),
+            Event::Refused(refusal, text) => {
                 link.close("refused");
-                Err(Failure::Refused(text))
+                Err(Failure::Refused(match refusal {
+                    // The invite is kept until it was used.
+                    Refusal::NotAdmitted if self.relay.invite.is_none() => {
+                        format!("{text}. {LOST_IDENTITY}")
+                    }
+                    _ => text,
+                }))
             }
             other => Err(anyhow::anyhow!("the relay began with {other:?}").into()),
         }
@@ -323,59 +415,6 @@ impl Feeds for RelayFeeds<'_> {
     }
 }
 
-/// Resolves the relay's name anew and races its addresses, each with a head start over the next.
-async fn dial(dialer: &Dialer, relay: &JoinedRelay) -> Result<Link> {
-    let name = host_port(&relay.host, relay.port);
-    let addresses = tokio::net::lookup_host(&name)
-        .await
-        .with_context(|| format!("cannot find the address of {}", relay.host))?;
-    let addresses = interleave(addresses.collect());
-    if addresses.is_empty() {
-        bail!("{} has no address", relay.host);
-    }
-    let mut attempts = tokio::task::JoinSet::new();
-    for (index, address) in addresses.into_iter().take(MAX_ADDRESSES).enumerate() {
-        let (dialer, pin) = (dialer.clone(), relay.pin);
-        attempts.spawn(async move {
-            tokio::time::sleep(HEAD_START * index as u32).await;
-            dialer.dial(address, pin).await
-        });
-    }
-    let mut last = None;
-    let mut is_wrong_key = false;
-    while let Some(attempt) = attempts.join_next().await {
-        match attempt? {
-            Ok(link) => return Ok(link),
-            Err(error) => {
-                is_wrong_key |= quic::is_wrong_key(&error);
-                last = Some(error);
-            }
-        }
-    }
-    if is_wrong_key {
-        bail!(
-            "{name} shows another key than the one in the join link: it is another relay, was set \
-             up anew, or somebody is in between; get a new join link from whoever runs it"
-        );
-    }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("nobody answers at {name}")))
-}
-
-/// Addresses of both families in turn, the resolver's first one first (RFC 8305 §4).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut first, mut second): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
-    first.reverse();
-    second.reverse();
-    let mut order = Vec::new();
-    while !first.is_empty() || !second.is_empty() {
-        order.extend(first.pop());
-        order.extend(second.pop());
-    }
-    order
-}
-
 /// Versions that this program offers.
 pub(crate) fn versions() -> Vec<u64> {
     vec![VERSION]
@@ -397,14 +436,5 @@ mod tests {
         uplink.note(&Failure::Lost(anyhow::anyhow!("closed by peer: \u{1b}[2J\n")), false);
         let error = uplink.status().last_error.unwrap();
         assert_eq!(error, "closed by peer: \u{fffd}[2J\u{fffd}");
-    }
-
-    #[test]
-    fn families_take_turns() {
-        let parse = |text: &&str| text.parse::<SocketAddr>().unwrap();
-        let given = ["[::1]:1", "[::2]:1", "1.1.1.1:1", "[::3]:1"].iter().map(parse).collect();
-        let order: Vec<_> =
-            ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"].iter().map(parse).collect();
-        assert_eq!(interleave(given), order);
     }
 }

@@ -1,0 +1,283 @@
+//! One link: its streams, its figures, and whether it is heard.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use super::socket::socket_towards;
+use super::transport::{FIRST_SEND_WINDOW, WINDOW};
+use super::verify::key_of;
+use crate::identity::PublicKey;
+
+/// Packets after which the way is known, and the least that may wait then.
+const KNOWN_AFTER: u64 = 64;
+const LEAST_SEND_WINDOW: u64 = 24 << 10;
+/// Bytes that wait in the link at most, as time: what is not sent yet stays in the hub, where
+/// it can still be skipped.
+const LINK_BACKLOG: Duration = Duration::from_millis(50);
+/// How often it is looked whether everything was delivered.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
+/// Nothing was sent again for this long, and for two round trips: it was delivered.
+const SETTLED: Duration = Duration::from_millis(50);
+
+const CONTROL_PRIORITY: i32 = 3;
+/// Audio, and what is never given up, goes before video.
+pub const STEADY_PRIORITY: i32 = 2;
+/// Live video.
+pub const VIDEO_PRIORITY: i32 = 1;
+/// What did not come live goes last.
+pub const BACKFILL_PRIORITY: i32 = 0;
+
+/// One QUIC connection to a peer whose key is proven.
+#[derive(Clone, Debug)]
+pub struct Link {
+    connection: quinn::Connection,
+    peer: PublicKey,
+    /// The dialer's own socket; an acceptor's links share one that stays.
+    endpoint: Option<quinn::Endpoint>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// When a link was seen to have been heard last.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    datagrams: u64,
+    at: Instant,
+}
+
+/// What has come from the peer so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Packets of any kind, keepalives too.
+    pub packets: u64,
+    /// Parts of them that carried what a program had to say.
+    pub frames: u64,
+}
+
+/// Figures of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkStats {
+    /// Round trip time.
+    pub rtt: Duration,
+    /// Share of the packets sent that were lost, 0 to 1.
+    pub loss: f64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+}
+
+impl Link {
+    pub(super) fn new(
+        connection: quinn::Connection,
+        endpoint: Option<quinn::Endpoint>,
+    ) -> Result<Self> {
+        let certificates = connection
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let certificate = certificates.as_ref().and_then(|certificates| certificates.first());
+        // The handshake's verifiers have let only such keys through.
+        let peer = certificate.and_then(key_of).context("the peer showed no Ed25519 key")?;
+        connection.set_send_window(FIRST_SEND_WINDOW);
+        let heard = Arc::new(Mutex::new(Heard { datagrams: 0, at: Instant::now() }));
+        Ok(Self { connection, peer, endpoint, heard })
+    }
+
+    /// The peer's key.
+    pub fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    /// Whether both are the same connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.connection.stable_id() == other.connection.stable_id()
+    }
+
+    /// What has come from the peer so far.
+    pub fn received(&self) -> Received {
+        let stats = self.connection.stats();
+        let frames = stats.frame_rx.stream + stats.frame_rx.datagram;
+        Received { packets: stats.udp_rx.datagrams, frames }
+    }
+
+    /// How long nothing has come of the peer, whose keepalives come four times a second; as exact as
+    /// this is asked often.
+    pub fn silence(&self) -> Duration {
+        let datagrams = self.connection.stats().udp_rx.datagrams;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.datagrams != datagrams {
+            *heard = Heard { datagrams, at: Instant::now() };
+        }
+        heard.at.elapsed()
+    }
+
+    /// Whether the peer is not silent for `limit`; waits for what is missing of it.
+    pub async fn is_heard(&self, limit: Duration) -> bool {
+        let left = limit.saturating_sub(self.silence());
+        tokio::select! {
+            _ = self.connection.closed() => false,
+            () = tokio::time::sleep(left) => self.silence() < limit,
+        }
+    }
+
+    /// Goes on from a new UDP socket (dialer): the machine has another address now, or whatever is in
+    /// between lets the old one's packets no longer through. The peer follows with the first packet
+    /// that it gets, and sends at once: what was in flight on the old way does not count on the new.
+    ///
+    /// # Errors
+    ///
+    /// If there is no socket to be had.
+    pub fn rebind(&self) -> Result<()> {
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        endpoint.rebind(socket_towards(self.connection.remote_address())?)?;
+        Ok(())
+    }
+
+    /// Waits until what was written is delivered, but no longer than `limit`; nothing may be written
+    /// meanwhile.
+    pub async fn settle(&self, limit: Duration) {
+        let settled = async {
+            let (mut sent, mut since) = (0, Instant::now());
+            loop {
+                let stats = self.connection.stats();
+                if stats.frame_tx.stream != sent {
+                    (sent, since) = (stats.frame_tx.stream, Instant::now());
+                }
+                if since.elapsed() > SETTLED.max(2 * stats.path.rtt) {
+                    return;
+                }
+                tokio::time::sleep(SETTLE_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            _ = self.connection.closed() => {}
+            _ = tokio::time::timeout(limit, settled) => {}
+        }
+    }
+
+    /// Where the peer is now; it may move.
+    pub fn remote_address(&self) -> SocketAddr {
+        let mut address = self.connection.remote_address();
+        address.set_ip(address.ip().to_canonical());
+        address
+    }
+
+    /// Opens the control stream (dialer).
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn open_control(&self) -> Result<(SendStream, RecvStream)> {
+        let (send, receive) = self.connection.open_bi().await?;
+        // Control goes before everything else.
+        send.set_priority(CONTROL_PRIORITY)?;
+        Ok((send, receive))
+    }
+
+    /// Takes the control stream (acceptor).
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn accept_control(&self) -> Result<(SendStream, RecvStream)> {
+        let (send, receive) = self.connection.accept_bi().await?;
+        send.set_priority(CONTROL_PRIORITY)?;
+        Ok((send, receive))
+    }
+
+    /// Opens a stream of tags. Waits while the peer has too many.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn open_tags(&self, priority: i32) -> Result<SendStream> {
+        let send = self.connection.open_uni().await?;
+        send.set_priority(priority)?;
+        Ok(send)
+    }
+
+    /// Takes the next stream of tags.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn accept_tags(&self) -> Result<RecvStream> {
+        Ok(self.connection.accept_uni().await?)
+    }
+
+    /// Sends a datagram, or drops it: it repeats itself.
+    pub fn send_datagram(&self, datagram: Bytes) {
+        let _ = self.connection.send_datagram(datagram);
+    }
+
+    /// The next datagram.
+    ///
+    /// # Errors
+    ///
+    /// If the link is lost.
+    pub async fn read_datagram(&self) -> Result<Bytes> {
+        Ok(self.connection.read_datagram().await?)
+    }
+
+    /// Keeps the link's own backlog short; call it every 100 ms or so while sending.
+    pub fn govern(&self) {
+        let path = self.connection.stats().path;
+        if path.sent_packets < KNOWN_AFTER {
+            return;
+        }
+        // One window is in flight; what waits beside it is a share of that: window / round trip
+        // is the rate.
+        let rtt = path.rtt.max(Duration::from_millis(1));
+        let backlog = path.cwnd as f64 * (LINK_BACKLOG.as_secs_f64() / rtt.as_secs_f64());
+        let window =
+            path.cwnd.saturating_add(backlog as u64).clamp(LEAST_SEND_WINDOW, u64::from(WINDOW));
+        self.connection.set_send_window(window);
+    }
+
+    /// Round trip time.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// The link's figures.
+    pub fn stats(&self) -> LinkStats {
+        let stats = self.connection.stats();
+        let sent = stats.path.sent_packets;
+        LinkStats {
+            rtt: stats.path.rtt,
+            loss: if sent == 0 { 0.0 } else { stats.path.lost_packets as f64 / sent as f64 },
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+        }
+    }
+
+    /// Closes the link.
+    pub fn close(&self, reason: &str) {
+        self.connection.close(VarInt::from_u32(1), reason.as_bytes());
+    }
+
+    /// Waits until the link is lost or closed, and says why.
+    pub async fn closed(&self) -> String {
+        reason(&self.connection.closed().await)
+    }
+
+    /// Why the link is lost or closed, if it is.
+    pub fn close_reason(&self) -> Option<String> {
+        self.connection.close_reason().as_ref().map(reason)
+    }
+}
+
+fn reason(error: &quinn::ConnectionError) -> String {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            String::from_utf8_lossy(&close.reason).escape_debug().to_string()
+        }
+        quinn::ConnectionError::Reset => "the peer was restarted".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,172 @@
+//! Whether a link is heard, and when it has to go on from another socket.
+//!
+//! After an outage the relay's own timers may sleep as long again as the outage was. It wakes up when
+//! the studio's packets come from another place: so a link that is silent is bound to a new socket,
+//! again and again, and whichever packet gets through first brings the media back.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::quic::Received;
+
+/// How often a link is looked at.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Silence after which something is wrong: the relay says something ten times a second while it has
+/// media.
+const SILENT_WITH_MEDIA: Duration = Duration::from_millis(300);
+/// And with nothing on air: keepalives come four times a second.
+const SILENT: Duration = Duration::from_millis(750);
+/// The relay has media if it said something within this time before it fell silent.
+const BUSY: Duration = Duration::from_millis(500);
+/// Time between two sockets: a tenth of the silence, within these. Every one costs the router an
+/// entry in its table.
+const REBIND: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
+/// More than this between two looks: the machine slept, or had no time for us. What came meanwhile
+/// has not been read yet.
+const MISSED: Duration = Duration::from_millis(250);
+
+/// What is known of one link.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    received: Received,
+    /// When something came last, and when it was more than a sign of life.
+    heard: Instant,
+    spoke: Instant,
+    looked: Instant,
+    rebound: Instant,
+    way: Option<IpAddr>,
+}
+
+/// Why a link has to go on from another socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rebind {
+    /// Nothing is heard.
+    Silent,
+    /// This machine's packets leave from this address now.
+    Moved(IpAddr),
+}
+
+impl Liveness {
+    /// A link that was heard just now, over packets from this address.
+    pub(super) fn new(now: Instant, received: Received, way: Option<IpAddr>) -> Self {
+        Self { received, heard: now, spoke: now, looked: now, rebound: now, way }
+    }
+
+    /// Looks at what has come until now, and from where packets would leave; call it every
+    /// [`LOOK_INTERVAL`].
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        received: Received,
+        way: Option<IpAddr>,
+    ) -> Option<Rebind> {
+        let missed = now.saturating_duration_since(self.looked).saturating_sub(MISSED);
+        self.looked = now;
+        self.heard += missed;
+        self.spoke += missed;
+        if received.frames != self.received.frames {
+            self.spoke = now;
+        }
+        if received.packets != self.received.packets {
+            self.heard = now;
+        }
+        self.received = received;
+        let before = std::mem::replace(&mut self.way, way);
+        if let Some(way) = way.filter(|_| way != before) {
+            self.rebound = now;
+            return Some(Rebind::Moved(way));
+        }
+        let silence = self.silence(now);
+        let is_busy = self.heard.saturating_duration_since(self.spoke) < BUSY;
+        let [least, most] = REBIND;
+        let pause = (silence / 10).clamp(least, most);
+        let is_due = silence >= if is_busy { SILENT_WITH_MEDIA } else { SILENT }
+            && now.saturating_duration_since(self.rebound) >= pause;
+        is_due.then(|| {
+            self.rebound = now;
+            Rebind::Silent
+        })
+    }
+
+    /// How long nothing has come.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 2)));
+    const AWAY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
+
+    /// Looks every 100 ms and returns after how many of them, from 1, there was a rebind.
+    fn rebinds(liveness: &mut Liveness, mut now: Instant, looks: u64) -> Vec<u64> {
+        let mut found = Vec::new();
+        for look in 1..=looks {
+            now += LOOK_INTERVAL;
+            if liveness.look(now, liveness.received, liveness.way) == Some(Rebind::Silent) {
+                found.push(look);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_silent_link_is_bound_anew_again_and_again_and_ever_more_slowly() {
+        let now = Instant::now();
+        let mut liveness = Liveness::new(now, Received::default(), HOME);
+        let found = rebinds(&mut liveness, now, 400);
+        assert_eq!(found[..4], [3, 6, 9, 12]);
+        let pauses: Vec<_> = found.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses.last(), Some(&20));
+        assert_eq!(liveness.silence(now + 400 * LOOK_INTERVAL), 400 * LOOK_INTERVAL);
+    }
+
+    #[test]
+    fn a_quiet_link_has_more_time() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, Received::default(), HOME);
+        let mut now = start;
+        for packets in 1..=20 {
+            now += 2 * LOOK_INTERVAL;
+            let received = Received { packets, frames: 0 };
+            assert_eq!(liveness.look(now, received, HOME), None);
+        }
+        assert_eq!(rebinds(&mut liveness, now, 12), [8, 11]);
+        // What it hears ends that.
+        now += 13 * LOOK_INTERVAL;
+        liveness.look(now, Received { packets: 21, frames: 1 }, HOME);
+        assert_eq!(liveness.silence(now), Duration::ZERO);
+        assert_eq!(rebinds(&mut liveness, now, 4), [3], "it has media again");
+    }
+
+    #[test]
+    fn another_address_counts_at_once_and_none_does_not() {
+        let mut now = Instant::now();
+        let mut packets = 0;
+        let mut liveness = Liveness::new(now, Received::default(), HOME);
+        let mut look = |way| {
+            now += LOOK_INTERVAL;
+            packets += 1;
+            liveness.look(now, Received { packets, frames: packets }, way)
+        };
+        assert_eq!(look(HOME), None);
+        assert_eq!(look(AWAY), AWAY.map(Rebind::Moved));
+        assert_eq!(look(AWAY), None);
+        assert_eq!(look(None), None);
+        assert_eq!(look(None), None);
+        assert_eq!(look(AWAY), AWAY.map(Rebind::Moved), "the network may be another one");
+    }
+
+    #[test]
+    fn a_machine_that_slept_has_heard_nothing_yet() {
+        let now = Instant::now();
+        let mut liveness = Liveness::new(now, Received::default(), HOME);
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!(liveness.look(later, Received::default(), HOME), None);
+        assert!(liveness.silence(later) <= MISSED);
+    }
+}
