@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use backhaul::{FeedKey, FeedProblem, Login};
 use hub::{Backing, Overflow};
@@ -13,9 +13,13 @@ use crate::identity::PublicKey;
 use crate::login::is_user;
 use crate::secret::{FeedName, KeyHash};
 use crate::spool::Spool;
+use crate::store::{KnownFeed, KnownLogin, KnownStudio, from_unix_seconds, unix_seconds};
 
 /// How long the hashes of a studio that left are kept, so that its encoders stay.
 const KEEP: Duration = Duration::from_secs(24 * 3_600);
+/// Feeds of studios that left that are kept; those that left first are forgotten first. At an open
+/// relay anybody may come, push, and leave.
+const MAX_AWAY: usize = 4_096;
 
 /// A feed of one studio; what names it comes from credentials alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +57,14 @@ pub(crate) struct Directory {
 #[derive(Debug)]
 struct Studio {
     feeds: HashMap<String, KeyHash>,
-    left: Option<Instant>,
+    left: Option<Left>,
+}
+
+/// When a studio left, and until when it is remembered.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    at: SystemTime,
+    until: Instant,
 }
 
 /// What a new list changed.
@@ -158,20 +169,42 @@ impl Directory {
         change
     }
 
-    /// Takes note that a studio is away.
-    pub(crate) fn leave(&mut self, studio: &PublicKey, now: Instant) {
+    /// Takes note that a studio is away; returns the feeds that are forgotten for it.
+    pub(crate) fn leave(
+        &mut self,
+        studio: &PublicKey,
+        now: Instant,
+        at: SystemTime,
+    ) -> Vec<FeedId> {
         if let Some(studio) = self.studios.get_mut(studio) {
-            studio.left = Some(now);
+            studio.left = Some(Left { at, until: now + KEEP });
         }
+        // There is nothing to remember of one without feeds.
+        self.studios.retain(|_, studio| studio.left.is_none() || !studio.feeds.is_empty());
+        let mut removed = Vec::new();
+        while let Some(oldest) = self.too_many_away() {
+            removed.extend(self.forget(|key, _| *key == oldest));
+        }
+        removed
+    }
+
+    /// The studio that left first, if more is kept than may be.
+    fn too_many_away(&self) -> Option<PublicKey> {
+        let away =
+            || self.studios.iter().filter_map(|(key, studio)| Some((studio.left?, key, studio)));
+        let feeds: usize = away().map(|(_, _, studio)| studio.feeds.len()).sum();
+        let oldest = away().min_by_key(|(left, ..)| left.until);
+        oldest.filter(|_| feeds > MAX_AWAY).map(|(_, key, _)| *key)
     }
 
     /// Forgets studios that left long ago; returns their feeds.
     pub(crate) fn sweep(&mut self, now: Instant) -> Vec<FeedId> {
-        let is_old = |studio: &Studio| {
-            studio.left.is_some_and(|left| now.saturating_duration_since(left) > KEEP)
-        };
+        self.forget(|_, studio| studio.left.is_some_and(|left| left.until < now))
+    }
+
+    fn forget(&mut self, is_meant: impl Fn(&PublicKey, &Studio) -> bool) -> Vec<FeedId> {
         let mut removed = Vec::new();
-        for (key, studio) in self.studios.extract_if(|_, studio| is_old(studio)) {
+        for (key, studio) in self.studios.extract_if(|key, studio| is_meant(key, studio)) {
             for (name, hash) in studio.feeds {
                 self.by_hash.remove(&hash);
                 removed.push(FeedId { studio: key, name });
@@ -179,6 +212,57 @@ impl Directory {
         }
         self.by_user.retain(|_, (feed, _)| !removed.contains(feed));
         removed
+    }
+
+    /// Everything, for the next start: first the studios that are here, then those that left last.
+    pub(crate) fn known(&self) -> Vec<KnownStudio> {
+        let mut logins: HashMap<&FeedId, KnownLogin> = HashMap::new();
+        for (user, (feed, verifier)) in &self.by_user {
+            logins.insert(feed, KnownLogin { user: user.clone(), verifier: *verifier });
+        }
+        let known = |(key, studio): (&PublicKey, &Studio)| {
+            let feed = |(name, hash): (&String, &KeyHash)| {
+                let id = FeedId { studio: *key, name: name.clone() };
+                KnownFeed { name: id.name.clone(), hash: *hash, login: logins.remove(&id) }
+            };
+            let mut feeds: Vec<_> = studio.feeds.iter().map(feed).collect();
+            feeds.sort_by(|a, b| a.name.cmp(&b.name));
+            KnownStudio { key: *key, left: studio.left.map(|left| unix_seconds(left.at)), feeds }
+        };
+        let mut studios: Vec<_> = self.studios.iter().map(known).collect();
+        studios.retain(|studio| !studio.feeds.is_empty());
+        let rank = |studio: &KnownStudio| std::cmp::Reverse(studio.left.unwrap_or(u64::MAX));
+        studios.sort_by_key(|studio| (rank(studio), studio.key));
+        studios
+    }
+
+    /// Takes what was known before the relay was started, as of studios that are away: at most `max`
+    /// feeds of each. One that was here when the relay ended has left just now.
+    pub(crate) fn restore(
+        &mut self,
+        studios: Vec<KnownStudio>,
+        max: usize,
+        now: Instant,
+        today: SystemTime,
+    ) {
+        for KnownStudio { key, left, feeds } in studios {
+            let at = left.and_then(from_unix_seconds).map_or(today, |left| left.min(today));
+            let age = today.duration_since(at).unwrap_or_default();
+            if age > KEEP {
+                continue;
+            }
+            let logins = feeds.iter().filter_map(|feed| {
+                let KnownLogin { user, verifier } = feed.login.clone()?;
+                Some(Login { feed: feed.name.clone(), user, verifier })
+            });
+            let logins = logins.collect();
+            let keys = feeds.into_iter().map(|feed| FeedKey { name: feed.name, hash: feed.hash.0 });
+            self.push(key, keys.collect(), max);
+            self.push_logins(key, logins);
+            if let Some(studio) = self.studios.get_mut(&key) {
+                studio.left = Some(Left { at, until: now + (KEEP - age) });
+            }
+        }
     }
 }
 
@@ -266,7 +350,7 @@ mod tests {
         let two = vec![login("roof", "roof-00000001", 1), login("roof", "roof-00000002", 1)];
         directory.push_logins(B, two);
         assert_eq!(directory.find_user("roof-00000002"), None);
-        directory.leave(&B, Instant::now());
+        directory.leave(&B, Instant::now(), SystemTime::now());
         directory.sweep(Instant::now() + 2 * KEEP);
         assert_eq!(directory.find_user("roof-00000001"), None);
         assert!(directory.find_user("camera-00000001").is_some());
@@ -277,9 +361,62 @@ mod tests {
         let now = Instant::now();
         let mut directory = Directory::default();
         directory.push(A, vec![key("camera", 1)], 8);
-        directory.leave(&A, now);
+        directory.leave(&A, now, SystemTime::now());
         assert_eq!(directory.sweep(now + KEEP), []);
         assert_eq!(directory.sweep(now + KEEP + Duration::from_secs(1)), [id(A, "camera")]);
         assert_eq!(directory.find(&KeyHash([1; 32])), None);
+    }
+
+    #[test]
+    fn what_was_known_is_known_after_a_restart_and_for_no_longer() {
+        let (now, today) = (Instant::now(), SystemTime::now());
+        let hour = Duration::from_secs(3_600);
+        let mut before = Directory::default();
+        before.push(A, vec![key("camera", 1), key("roof", 2)], 8);
+        before.push_logins(A, vec![login("camera", "camera-00000001", 1)]);
+        before.push(B, vec![key("camera", 3)], 8);
+        before.leave(&B, now, today - 20 * hour);
+        let known = before.known();
+        assert_eq!(known.iter().map(|studio| studio.key).collect::<Vec<_>>(), [A, B]);
+
+        let mut after = Directory::default();
+        after.restore(known.clone(), 8, now, today);
+        assert_eq!(after.find(&KeyHash([2; 32])), Some(id(A, "roof")));
+        assert_eq!(after.find(&KeyHash([3; 32])), Some(id(B, "camera")));
+        assert_eq!(after.find_user("camera-00000001"), Some(&(id(A, "camera"), [1; 16])));
+        // A hash still belongs to who pushed it first; who comes back loses no encoder.
+        assert_eq!(after.push(B, vec![key("camera", 1)], 8).contested, [id(A, "camera")]);
+        let back = after.push(A, vec![key("camera", 1), key("roof", 2)], 8);
+        assert_eq!((back.revoked, back.removed), (vec![], vec![]));
+
+        let mut later = Directory::default();
+        later.restore(known.clone(), 8, now, today);
+        assert_eq!(later.sweep(now + 5 * hour), [id(B, "camera")], "it left 20 hours before");
+        later.leave(&A, now, today);
+        let mut tomorrow = Directory::default();
+        tomorrow.restore(later.known(), 8, now, today + 25 * hour);
+        assert_eq!(tomorrow.known(), []);
+    }
+
+    #[test]
+    fn those_who_left_first_make_room() {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        directory.push(B, vec![key("camera", 0)], 8);
+        for n in 0..=MAX_AWAY as u64 {
+            let mut studio = PublicKey([7; 32]);
+            studio.0[..8].copy_from_slice(&n.to_be_bytes());
+            let mut hash = [7; 32];
+            hash[..8].copy_from_slice(&n.to_be_bytes());
+            directory.push(studio, vec![FeedKey { name: "camera".into(), hash }], 8);
+            let removed =
+                directory.leave(&studio, now + Duration::from_millis(n), SystemTime::now());
+            assert_eq!(removed.len(), usize::from(n == MAX_AWAY as u64));
+        }
+        assert!(directory.find(&KeyHash([0; 32])).is_some(), "one that is here stays");
+        assert_eq!(directory.feeds().count(), MAX_AWAY + 1);
+        directory.push(A, vec![], 8);
+        assert_eq!(directory.leave(&A, now, SystemTime::now()), []);
+        assert!(!directory.studios.contains_key(&A), "of one without feeds nothing is kept");
     }
 }

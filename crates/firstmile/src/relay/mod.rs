@@ -14,7 +14,9 @@ use anyhow::{Context, Result};
 use hub::{Feed, Hub};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::config::relay::Config;
 use crate::door::{Door, Secure};
@@ -29,7 +31,7 @@ use crate::quic::{Congestion, Listener};
 use crate::secret::{Secret, StreamKey, Token};
 use crate::spool::Spool;
 use crate::status::{rtmp_server, rtmps_server};
-use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile};
+use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile, Verifiers};
 use crate::tls::{self, Certificate};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts};
@@ -41,6 +43,12 @@ use studios::Studio;
 const START_INVITE: Duration = Duration::from_secs(24 * 3_600);
 /// How often a free port is looked for that UDP and TCP both have.
 const PORT_ATTEMPTS: usize = 16;
+/// Pause between two writes of what studios push: they push as often as they like.
+const REMEMBER_INTERVAL: Duration = Duration::from_millis(250);
+/// How long after a write that failed it is tried again.
+const REMEMBER_AGAIN: Duration = Duration::from_secs(60);
+/// How long a relay that stops waits for tags in flight.
+const LAST_TAGS: Duration = Duration::from_secs(1);
 /// Studios that are shown in the status though they left.
 const MAX_KNOWN_STUDIOS: usize = 1_024;
 
@@ -55,6 +63,7 @@ pub struct Relay {
     http: TcpListener,
     token: Token,
     traces: Option<Traces>,
+    verifiers: Verifiers,
     _run: Option<RunFile>,
 }
 
@@ -106,6 +115,12 @@ impl Relay {
         let mut invites = Invites::load(&data)?;
         let start_invite = invites.create_until_restart(START_INVITE, SystemTime::now());
         let store = Stored { admitted: Admitted::load(&data)?, invites };
+        let verifiers = Verifiers::load(&data);
+        let mut directory = Directory::default();
+        let mut known = verifiers.studios().to_vec();
+        known.retain(|studio| config.open || store.admitted.contains(&studio.key));
+        let max = config.limits.feeds_per_studio;
+        directory.restore(known, max, Instant::now(), SystemTime::now());
         let rtmp = listen(config.rtmp, "rtmp")?;
         let http = listen(config.http, "http")?;
         let rtmps = config.rtmps.map(|address| listen(address, "rtmps")).transpose()?;
@@ -137,14 +152,25 @@ impl Relay {
             hub,
             spool,
             hits: Arc::default(),
-            directory: watch::Sender::default(),
+            directory: watch::Sender::new(directory),
             by_password: OnAir::default(),
             store: Mutex::new(store),
             studios: Mutex::default(),
             door: OnceLock::new(),
             config,
         });
-        Ok(Self { node, rtmp, rtmps, quic, secure, http, token, traces, _run: Some(run) })
+        Ok(Self {
+            node,
+            rtmp,
+            rtmps,
+            quic,
+            secure,
+            http,
+            token,
+            traces,
+            verifiers,
+            _run: Some(run),
+        })
     }
 
     /// The node, to look at.
@@ -158,7 +184,7 @@ impl Relay {
     ///
     /// If the HTTP listener fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { node, rtmp, rtmps, quic, secure, http, token, traces, _run } = self;
+        let Self { node, rtmp, rtmps, quic, secure, http, token, traces, verifiers, _run } = self;
         let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
@@ -177,10 +203,14 @@ impl Relay {
             tokio::join!(rtmp, rtmps, secure);
             left.cancel();
         };
-        let links = node.clone().serve_studios(&quic, left.clone());
+        let links = async {
+            node.clone().serve_studios(&quic, left.clone()).await;
+            node.settle_links().await;
+            quic.close().await;
+        };
         let renewals = certificate.clone().follow(shutdown.clone());
-        let (web, (), (), ()) = tokio::join!(web, doors, links, renewals);
-        quic.close().await;
+        let remembering = node.remember(verifiers, &left);
+        let (web, (), (), (), ()) = tokio::join!(web, doors, links, renewals, remembering);
         web
     }
 }
@@ -276,6 +306,41 @@ impl Node {
         }
         drop(studios);
         removed.iter().for_each(|feed| self.remove(feed));
+    }
+
+    /// Keeps what studios have told of their keys on disk until `over`.
+    async fn remember(&self, mut verifiers: Verifiers, over: &CancellationToken) {
+        let mut changes = self.directory.subscribe();
+        changes.mark_changed();
+        while !over.is_cancelled() {
+            tokio::select! {
+                // Its sender lives as long as the node.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(REMEMBER_AGAIN) => {}
+                () = over.cancelled() => {}
+            }
+            let known = changes.borrow_and_update().known();
+            let saved = tokio::task::spawn_blocking(move || {
+                if let Err(error) = verifiers.save(known) {
+                    warn!(%error, "cannot keep what encoders show for the next start");
+                }
+                verifiers
+            });
+            match saved.await {
+                Ok(saved) => verifiers = saved,
+                Err(error) => return warn!(%error, "what encoders show is no longer kept"),
+            }
+            over.run_until_cancelled(tokio::time::sleep(REMEMBER_INTERVAL)).await;
+        }
+    }
+
+    /// Waits until the studios have what encoders sent last.
+    async fn settle_links(&self) {
+        let mut settling = JoinSet::new();
+        for link in self.lock_studios().values().filter_map(|studio| studio.link.clone()) {
+            settling.spawn(async move { link.settle(LAST_TAGS).await });
+        }
+        settling.join_all().await;
     }
 
     /// Forgets a feed and closes its encoder.

@@ -296,10 +296,12 @@ impl Node {
         studio.outbox = None;
         studio.last_error = Some(reason.to_owned());
         // Under the lock: a link that comes back now is noted after this.
-        self.directory.send_if_modified(|directory| {
-            directory.leave(&link.peer(), Instant::now());
-            false
+        let mut removed = Vec::new();
+        self.directory.send_modify(|directory| {
+            removed = directory.leave(&link.peer(), Instant::now(), SystemTime::now());
         });
+        drop(studios);
+        removed.iter().for_each(|feed| self.remove(feed));
     }
 
     pub(super) fn lock_studios(&self) -> MutexGuard<'_, HashMap<PublicKey, Studio>> {

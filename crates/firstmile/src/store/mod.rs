@@ -6,6 +6,7 @@ mod invites;
 mod play;
 mod relays;
 mod run;
+mod verifiers;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -22,6 +23,7 @@ pub use invites::{Invites, Refused};
 pub use play::play_key;
 pub use relays::{JoinedRelay, PublicPlace, Relays};
 pub use run::{RunFile, Running};
+pub use verifiers::{KnownFeed, KnownLogin, KnownStudio, Verifiers};
 
 use crate::config::value::line_of;
 use crate::platform;
@@ -199,6 +201,11 @@ fn write_atomic(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         let _ = fs::remove_file(&temporary);
         StoreError::io("write", path, error)
     })
+}
+
+/// The instant that a document means.
+pub(crate) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// Seconds since 1970, as the store's documents write an instant.
