@@ -176,11 +176,13 @@ impl Directory {
         now: Instant,
         at: SystemTime,
     ) -> Vec<FeedId> {
-        if let Some(studio) = self.studios.get_mut(studio) {
-            studio.left = Some(Left { at, until: now + KEEP });
+        if let Some(known) = self.studios.get_mut(studio) {
+            known.left = Some(Left { at, until: now + KEEP });
+            if known.feeds.is_empty() {
+                // There is nothing to remember of it.
+                self.studios.remove(studio);
+            }
         }
-        // There is nothing to remember of one without feeds.
-        self.studios.retain(|_, studio| studio.left.is_none() || !studio.feeds.is_empty());
         let mut removed = Vec::new();
         while let Some(oldest) = self.too_many_away() {
             removed.extend(self.forget(|key, _| *key == oldest));
