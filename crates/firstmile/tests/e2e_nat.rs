@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::client::{FfmpegPublish, ffmpeg_play_in};
 use testkit::frames::{Frames, assert_contiguous_run};
@@ -92,6 +92,36 @@ fn a_studio_that_lost_its_network_comes_back_by_itself() {
     studio.wait_feed("camera", "live");
     let before = player.frames(media::Track::Video);
     player.wait_video(before + 60, PATIENCE);
+    assert!(publisher.is_running(), "the encoder saw nothing of it");
+}
+
+/// The studio's machine is without an address for half a second, and then has another one.
+#[test]
+fn a_studio_goes_on_from_another_address() {
+    let Some(lab) = Lab::new_or_skip() else { return };
+    let (relay, studio) = start(&lab);
+    let inside = lab.namespace("studio");
+    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
+    studio.wait_players("camera", 1);
+    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
+        .in_namespace(&lab.namespace("encoder"))
+        .forever()
+        .start();
+    player.wait_video(45, PATIENCE);
+    for host in [3, 4] {
+        lab.remove_studio_address().unwrap();
+        // That long nothing passes; it is what is tested.
+        std::thread::sleep(Duration::from_millis(500));
+        let before = player.frames(media::Track::Video);
+        lab.set_studio_address(Ipv4Addr::new(192, 168, 77, host)).unwrap();
+        let back = Instant::now();
+        player.wait_video(before + 1, PATIENCE);
+        println!("media {:?} after the new address", back.elapsed());
+        player.wait_video(before + 60, PATIENCE);
+    }
+    assert!(studio.log().contains("this machine has another address"));
+    let links = studio.status().unwrap()["links"].clone();
+    assert_eq!(links[0]["reconnects"], 0, "the link went on: {links}");
     assert!(publisher.is_running(), "the encoder saw nothing of it");
 }
 

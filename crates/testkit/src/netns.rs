@@ -159,11 +159,9 @@ impl Lab {
     ///
     /// If the address is taken or none of the router's network.
     pub fn move_studio(&self, to: Ipv4Addr, gap: Duration) -> Result<()> {
-        let studio = self.namespace("studio");
-        ip(&["-n", &studio, "address", "flush", "dev", "lan"])?;
+        self.remove_studio_address()?;
         thread::sleep(gap);
-        ip(&["-n", &studio, "address", "add", &format!("{to}/24"), "dev", "lan"])?;
-        ip(&["-n", &studio, "route", "add", "default", "via", "192.168.77.1"])
+        self.set_studio_address(to)
     }
 
     /// Gives the router another outer address, after `gap` without one, as a 4G network does: what
@@ -177,6 +175,26 @@ impl Lab {
         ip(&["-n", &router, "address", "flush", "dev", "wan"])?;
         thread::sleep(gap);
         ip(&["-n", &router, "address", "add", &format!("{to}/24"), "dev", "wan"])
+    }
+
+    /// Takes the studio's address away, as when a modem dials in anew.
+    ///
+    /// # Errors
+    ///
+    /// If it has none.
+    pub fn remove_studio_address(&self) -> Result<()> {
+        ip(&["-n", &self.namespace("studio"), "address", "flush", "dev", "lan"])
+    }
+
+    /// Gives the studio another address of its network.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not let us.
+    pub fn set_studio_address(&self, address: Ipv4Addr) -> Result<()> {
+        self.address("studio", "lan", address)?;
+        let studio = self.namespace("studio");
+        ip(&["-n", &studio, "route", "replace", "default", "via", "192.168.77.1"])
     }
 
     fn address(&self, host: &str, interface: &str, address: Ipv4Addr) -> Result<()> {

@@ -1,6 +1,6 @@
 //! One link: its streams, its figures, and whether it is heard.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,9 +38,17 @@ pub const BACKFILL_PRIORITY: i32 = 0;
 pub struct Link {
     connection: quinn::Connection,
     peer: PublicKey,
-    /// The dialer's own socket; an acceptor's links share one that stays.
-    endpoint: Option<quinn::Endpoint>,
+    /// The dialer's own; an acceptor's links share one that stays.
+    own: Option<Arc<Own>>,
     heard: Arc<Mutex<Heard>>,
+}
+
+/// What a dialled link has for itself.
+#[derive(Debug)]
+struct Own {
+    endpoint: quinn::Endpoint,
+    /// A second handle of the socket that is in use.
+    socket: Mutex<UdpSocket>,
 }
 
 /// When a link was seen to have been heard last.
@@ -75,7 +83,7 @@ pub struct LinkStats {
 impl Link {
     pub(super) fn new(
         connection: quinn::Connection,
-        endpoint: Option<quinn::Endpoint>,
+        own: Option<(quinn::Endpoint, UdpSocket)>,
     ) -> Result<Self> {
         let certificates = connection
             .peer_identity()
@@ -85,7 +93,9 @@ impl Link {
         let peer = certificate.and_then(key_of).context("the peer showed no Ed25519 key")?;
         connection.set_send_window(FIRST_SEND_WINDOW);
         let heard = Arc::new(Mutex::new(Heard { datagrams: 0, at: Instant::now() }));
-        Ok(Self { connection, peer, endpoint, heard })
+        let own =
+            own.map(|(endpoint, socket)| Arc::new(Own { endpoint, socket: Mutex::new(socket) }));
+        Ok(Self { connection, peer, own, heard })
     }
 
     /// The peer's key.
@@ -133,8 +143,24 @@ impl Link {
     ///
     /// If there is no socket to be had.
     pub fn rebind(&self) -> Result<()> {
-        let Some(endpoint) = &self.endpoint else { return Ok(()) };
-        endpoint.rebind(socket_towards(self.connection.remote_address())?)?;
+        let Some(own) = &self.own else { return Ok(()) };
+        let socket = socket_towards(self.connection.remote_address())?;
+        let second = socket.try_clone()?;
+        own.endpoint.rebind(socket)?;
+        *own.socket.lock().unwrap_or_else(PoisonError::into_inner) = second;
+        Ok(())
+    }
+
+    /// Sends a packet now (dialer), which the peer has to acknowledge.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not let us.
+    pub fn knock(&self) -> Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        // The library has no word for it; a change of the socket, be it to the same, has that effect.
+        let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).try_clone()?;
+        own.endpoint.rebind(socket)?;
         Ok(())
     }
 

@@ -161,9 +161,10 @@ impl Dialer {
         // A socket for each link: a new one gets a new port, and with it a new NAT entry.
         let runtime = quinn::default_runtime().context("no async runtime")?;
         let socket = socket_towards(address)?;
+        let second = socket.try_clone()?;
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
         let connection = endpoint.connect_with(config, address, CERTIFICATE_NAME)?.await?;
-        Link::new(connection, Some(endpoint))
+        Link::new(connection, Some((endpoint, second)))
     }
 }
 

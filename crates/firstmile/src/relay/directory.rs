@@ -392,7 +392,7 @@ mod tests {
         assert_eq!((back.revoked, back.removed), (vec![], vec![]));
 
         let mut later = Directory::default();
-        later.restore(known.clone(), 8, now, today);
+        later.restore(known, 8, now, today);
         assert_eq!(later.sweep(now + 5 * hour), [id(B, "camera")], "it left 20 hours before");
         later.leave(&A, now, today);
         let mut tomorrow = Directory::default();

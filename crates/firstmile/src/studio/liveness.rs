@@ -21,6 +21,9 @@ const BUSY: Duration = Duration::from_millis(500);
 /// Time between two sockets: a tenth of the silence, within these. Every one costs the router an
 /// entry in its table.
 const REBIND: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2)];
+/// Silence during which a packet is sent at every look, so that the first one after a short outage
+/// is not waited for. For longer ones keepalives do: what is not acknowledged fills a small window.
+const KNOCKING: Duration = Duration::from_secs(2);
 /// More than this between two looks: the machine slept, or had no time for us. What came meanwhile
 /// has not been read yet.
 const MISSED: Duration = Duration::from_millis(250);
@@ -37,13 +40,15 @@ pub(super) struct Liveness {
     way: Option<IpAddr>,
 }
 
-/// Why a link has to go on from another socket.
+/// What a link needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rebind {
-    /// Nothing is heard.
-    Silent,
-    /// This machine's packets leave from this address now.
+pub(super) enum Need {
+    /// Another socket: nothing is heard.
+    Socket,
+    /// Another socket: this machine's packets leave from this address now.
     Moved(IpAddr),
+    /// A packet that says where we are.
+    Packet,
 }
 
 impl Liveness {
@@ -59,7 +64,7 @@ impl Liveness {
         now: Instant,
         received: Received,
         way: Option<IpAddr>,
-    ) -> Option<Rebind> {
+    ) -> Option<Need> {
         let missed = now.saturating_duration_since(self.looked).saturating_sub(MISSED);
         self.looked = now;
         self.heard += missed;
@@ -74,18 +79,20 @@ impl Liveness {
         let before = std::mem::replace(&mut self.way, way);
         if let Some(way) = way.filter(|_| way != before) {
             self.rebound = now;
-            return Some(Rebind::Moved(way));
+            return Some(Need::Moved(way));
         }
         let silence = self.silence(now);
         let is_busy = self.heard.saturating_duration_since(self.spoke) < BUSY;
         let [least, most] = REBIND;
         let pause = (silence / 10).clamp(least, most);
-        let is_due = silence >= if is_busy { SILENT_WITH_MEDIA } else { SILENT }
-            && now.saturating_duration_since(self.rebound) >= pause;
-        is_due.then(|| {
-            self.rebound = now;
-            Rebind::Silent
-        })
+        if silence < if is_busy { SILENT_WITH_MEDIA } else { SILENT } {
+            return None;
+        }
+        if now.saturating_duration_since(self.rebound) < pause {
+            return (silence < KNOCKING).then_some(Need::Packet);
+        }
+        self.rebound = now;
+        Some(Need::Socket)
     }
 
     /// How long nothing has come.
@@ -106,7 +113,7 @@ mod tests {
         let mut found = Vec::new();
         for look in 1..=looks {
             now += LOOK_INTERVAL;
-            if liveness.look(now, liveness.received, liveness.way) == Some(Rebind::Silent) {
+            if liveness.look(now, liveness.received, liveness.way) == Some(Need::Socket) {
                 found.push(look);
             }
         }
@@ -116,6 +123,14 @@ mod tests {
     #[test]
     fn a_silent_link_is_bound_anew_again_and_again_and_ever_more_slowly() {
         let now = Instant::now();
+        let mut liveness = Liveness::new(now, Received::default(), HOME);
+        let soon = now + 4 * LOOK_INTERVAL;
+        for (look, need) in [(2, None), (3, Some(Need::Socket)), (4, Some(Need::Packet))] {
+            let at = now + look * LOOK_INTERVAL;
+            assert_eq!(liveness.look(at, Received::default(), HOME), need);
+        }
+        assert_eq!(liveness.silence(soon), 4 * LOOK_INTERVAL);
+
         let mut liveness = Liveness::new(now, Received::default(), HOME);
         let found = rebinds(&mut liveness, now, 400);
         assert_eq!(found[..4], [3, 6, 9, 12]);
@@ -154,11 +169,11 @@ mod tests {
             liveness.look(now, Received { packets, frames: packets }, way)
         };
         assert_eq!(look(HOME), None);
-        assert_eq!(look(AWAY), AWAY.map(Rebind::Moved));
+        assert_eq!(look(AWAY), AWAY.map(Need::Moved));
         assert_eq!(look(AWAY), None);
         assert_eq!(look(None), None);
         assert_eq!(look(None), None);
-        assert_eq!(look(AWAY), AWAY.map(Rebind::Moved), "the network may be another one");
+        assert_eq!(look(AWAY), AWAY.map(Need::Moved), "the network may be another one");
     }
 
     #[test]

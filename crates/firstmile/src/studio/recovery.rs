@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use testkit::UdpProxy;
 
-use super::liveness::{LOOK_INTERVAL, Liveness};
+use super::liveness::{LOOK_INTERVAL, Liveness, Need};
 use crate::identity::Identity;
 use crate::quic::{Congestion, Dialer, Link, Listener, VIDEO_PRIORITY};
 
@@ -97,8 +97,10 @@ async fn measure(
             let mut liveness = Liveness::new(Instant::now(), link.received(), None);
             loop {
                 tokio::time::sleep(LOOK_INTERVAL).await;
-                if liveness.look(Instant::now(), link.received(), None).is_some() {
-                    link.rebind().unwrap();
+                match liveness.look(Instant::now(), link.received(), None) {
+                    Some(Need::Packet) => link.knock().unwrap(),
+                    Some(_) => link.rebind().unwrap(),
+                    None => {}
                 }
             }
         });

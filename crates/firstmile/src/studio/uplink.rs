@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::calls::{Calls, RETRY};
-use super::liveness::{LOOK_INTERVAL, Liveness, Rebind};
+use super::liveness::{LOOK_INTERVAL, Liveness, Need};
 
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
@@ -30,6 +30,8 @@ use crate::store::JoinedRelay;
 const WELCOME: Duration = Duration::from_secs(3);
 /// A link silent for this long is raced by new ones.
 const SILENT: Duration = Duration::from_secs(1);
+/// What a link that is silent may take, beside two round trips, once the relay has answered.
+const MOMENT: Duration = Duration::from_millis(100);
 /// A link that lasted less than this is not called again at once.
 const SHORT_LINK: Duration = Duration::from_secs(2);
 /// What a person can do whose studio was admitted once and is a stranger now.
@@ -186,7 +188,7 @@ impl Uplink {
         let keeping = async {
             let is_greeting = AtomicBool::new(false);
             let mut next: Next<'_> =
-                Box::pin(self.call(dialer, studio, &is_greeting, Duration::ZERO));
+                Box::pin(self.call(dialer, studio, &is_greeting, Duration::ZERO, None));
             loop {
                 let joined = next.await;
                 next = self.keep(joined, dialer, studio, &is_greeting).await;
@@ -236,7 +238,7 @@ impl Uplink {
                     let is_short = started.elapsed() < SHORT_LINK;
                     // The first attempt after a loss is made at once.
                     let pause = if is_short { RETRY } else { Duration::ZERO };
-                    return Box::pin(self.call(dialer, studio, is_greeting, pause));
+                    return Box::pin(self.call(dialer, studio, is_greeting, pause, None));
                 }
                 joined = async { race.as_mut().expect("there is one").await }, if race.is_some() => {
                     link.close("a new link took over");
@@ -246,16 +248,17 @@ impl Uplink {
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    let why = liveness.look(now, link.received(), way());
-                    if let Some(why) = why {
-                        self.rebind(&link, why);
+                    if let Some(need) = liveness.look(now, link.received(), way()) {
+                        self.help(&link, need);
                     }
                     let is_silent = liveness.silence(now) >= SILENT;
                     if is_silent && race.is_none() {
                         let relay = self.relay.address();
                         warn!(relay, "the relay is silent; calling it anew beside the link");
                         self.lock().is_raced = true;
-                        race = Some(Box::pin(self.call(dialer, studio, is_greeting, Duration::ZERO)));
+                        let beside = Some(link.clone());
+                        let pause = Duration::ZERO;
+                        race = Some(Box::pin(self.call(dialer, studio, is_greeting, pause, beside)));
                     } else if !is_silent && race.is_some() && !is_greeting.load(Ordering::Relaxed) {
                         // A relay that has been greeted may have given the old link up already.
                         info!(relay = self.relay.address(), "the relay is heard again");
@@ -290,13 +293,20 @@ impl Uplink {
         state.is_raced = false;
     }
 
-    fn rebind(&self, link: &Link, why: Rebind) {
+    fn help(&self, link: &Link, need: Need) {
         let relay = self.relay.address();
-        match why {
-            Rebind::Moved(to) => info!(relay, %to, "this machine has another address"),
-            Rebind::Silent => debug!(relay, "silent: going on from another port"),
-        }
-        if let Err(error) = link.rebind() {
+        let helped = match need {
+            Need::Packet => link.knock(),
+            Need::Socket => {
+                debug!(relay, "silent: going on from another port");
+                link.rebind()
+            }
+            Need::Moved(to) => {
+                info!(relay, %to, "this machine has another address");
+                link.rebind()
+            }
+        };
+        if let Err(error) = helped {
             debug!(relay, reason = %error, "cannot go on from another port");
         }
     }
@@ -320,13 +330,14 @@ impl Uplink {
         state.last_error = Some(text);
     }
 
-    /// Calls until the relay has let us in.
+    /// Calls until the relay has let us in; `beside` a link that is silent, or without one.
     async fn call(
         &self,
         dialer: &Dialer,
         studio: &dyn Studio,
         is_greeting: &AtomicBool,
         pause: Duration,
+        beside: Option<Link>,
     ) -> Joined {
         is_greeting.store(false, Ordering::Relaxed);
         let mut calls = Calls::new(dialer, &self.relay, self.lock().addresses.clone(), pause);
@@ -335,6 +346,12 @@ impl Uplink {
             let joined = match calls.next().await {
                 Ok(link) => {
                     self.lock().addresses = calls.addresses().to_vec();
+                    if let Some(old) = &beside
+                        && comes_back(old, &link).await
+                    {
+                        link.close("the earlier link is heard again");
+                        continue;
+                    }
                     is_greeting.store(true, Ordering::Relaxed);
                     let greeted = tokio::time::timeout(WELCOME, self.greet(link, studio)).await;
                     is_greeting.store(false, Ordering::Relaxed);
@@ -382,6 +399,16 @@ impl Uplink {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a silent link is heard now that the relay has answered another: the network is back, and
+/// what is in flight on the old one need not be sent again.
+async fn comes_back(old: &Link, new: &Link) -> bool {
+    let before = old.received();
+    let _ = old.rebind();
+    let patience = 2 * new.stats().rtt + MOMENT;
+    let is_lost = tokio::time::timeout(patience, old.closed()).await.is_ok();
+    !is_lost && old.received() != before
 }
 
 /// The studio's feeds, with this relay's refusals kept here.
