@@ -85,6 +85,11 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Whether the data directory has an identity.
+    pub fn exists(data: &DataDir) -> bool {
+        data.file(FILE).exists()
+    }
+
     /// Reads an identity file; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some(pem) = crate::store::read_text(path)? else {

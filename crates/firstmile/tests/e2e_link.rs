@@ -261,3 +261,37 @@ fn a_relay_that_stops_delivers_what_encoders_have_sent() {
     let _relay = lasting.start();
     studio.wait_links(1);
 }
+
+#[test]
+fn a_studio_without_its_identity_is_told_what_happened() {
+    let relay = Node::relay(FIRSTMILE).start().unwrap();
+    let data = tempdir().unwrap();
+    let start = || Node::studio(FIRSTMILE).data(data.path());
+    let studio = start().join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+    studio.terminate().unwrap();
+    std::fs::remove_file(data.path().join("identity.pem")).unwrap();
+
+    let studio = start().start().unwrap();
+    studio.wait_log("identity.pem was missing, so this is a new studio");
+    let error = wait_for("the relay's answer", PATIENCE, || {
+        let status = studio.status().ok()?;
+        assert!(status["alarms"].to_string().contains("restore the file"), "{status}");
+        status["links"][0]["last_error"].as_str().map(str::to_owned)
+    });
+    assert!(error.contains("restore it") && error.contains("new join link"), "{error}");
+    studio.terminate().unwrap();
+
+    // With a new link it is a studio like any other, whose keys are another's for a day.
+    let studio = start().join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+    wait_until("its feed is refused", PATIENCE, || {
+        studio.status().is_ok_and(|status| status["alarms"].to_string().contains("rotate it"))
+    });
+    studio.json(&["feed", "rotate", "camera"]);
+    let key = wait_for("a new key", PATIENCE, || {
+        let key = studio.feed("camera")?["publish"][0]["key"].as_str()?.to_owned();
+        (key != studio.key("camera")).then_some(key)
+    });
+    OwnClient::ready(&relay.url(&key), Intent::Publish);
+}

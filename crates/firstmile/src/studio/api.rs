@@ -18,6 +18,7 @@ impl web::Node for Node {
         let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         alarms.extend(self.certificate.alarm());
+        alarms.extend(self.lost_identity.then(|| super::LOST_IDENTITY.to_owned()));
         for feed in &stored {
             let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
             alarms.extend(feed_alarm(&feed.name, &snapshot));

@@ -43,6 +43,11 @@ use uplink::Uplink;
 /// How often feeds without an encoder are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What a person has to know of a data directory whose identity is gone.
+const LOST_IDENTITY: &str = "identity.pem was missing, so this is a new studio, which the relays that \
+     it joined do not know: stop it and restore the file, or join each relay again with a new link \
+     (firstmile studio --join LINK) and rotate the feeds' keys (firstmile feed rotate NAME)";
+
 /// A studio whose sockets are bound.
 #[derive(Debug)]
 pub struct Studio {
@@ -61,6 +66,8 @@ pub struct Studio {
 pub struct Node {
     config: Config,
     identity: Arc<Identity>,
+    /// Whether the data directory knows relays, but not who the studio was.
+    lost_identity: bool,
     instance: [u8; 16],
     rtmp: SocketAddr,
     rtmps: Option<SocketAddr>,
@@ -91,10 +98,15 @@ impl Studio {
     /// Whatever a person has to put right, with a hint how.
     pub async fn bind(config: Config) -> Result<Self> {
         let data = DataDir::open(&config.data)?;
+        let is_new = !Identity::exists(&data);
         let identity = Arc::new(Identity::load_or_create(&data)?);
         let traces = config.trace_rtmp.then(|| Traces::create(&data)).transpose()?;
         let feeds = Feeds::load(&data)?;
         let mut relays = Relays::load(&data)?;
+        let lost_identity = is_new && !relays.list().is_empty();
+        if lost_identity {
+            warn!(data = %data.path().display(), "{LOST_IDENTITY}");
+        }
         for link in &config.join {
             relays.join(link)?;
         }
@@ -128,6 +140,7 @@ impl Studio {
             store: Mutex::new(Stored { feeds, relays }),
             door: OnceLock::new(),
             identity: identity.clone(),
+            lost_identity,
             config,
         });
         let dialer = Dialer::new(identity).with_congestion(node.config.backhaul.congestion);

@@ -35,9 +35,9 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// A link that lasted less than this is not called again at once.
 const SHORT_LINK: Duration = Duration::from_secs(2);
 /// What a person can do whose studio was admitted once and is a stranger now.
-const LOST_IDENTITY: &str = "It had admitted this studio before: if the studio's identity.pem was lost or \
-     replaced, restore it; without it this is another studio, which needs a new join link (firstmile \
-     studio --join LINK) and new stream keys";
+const LOST_IDENTITY: &str = "It had admitted this studio before: if the studio's identity.pem was \
+     lost or replaced, restore it; without it this is another studio, which needs a new join link \
+     (firstmile studio --join LINK) and new stream keys";
 /// First and longest pause after a refusal: somebody has to do something first.
 const FIRST_REFUSED_RETRY: Duration = Duration::from_secs(1);
 const LAST_REFUSED_RETRY: Duration = Duration::from_secs(60);
