@@ -46,7 +46,7 @@ fn publication(count: u64) -> Vec<(Position, Tag)> {
             ),
             1 => (Track::Video, vec![0x17, 0, 0, 0, 0, 1]),
             2 => (Track::Audio, vec![0xaf, 0, 0x12]),
-            _ if number % 2 == 0 => (Track::Audio, vec![0xaf, 1, number as u8]),
+            _ if number.is_multiple_of(2) => (Track::Audio, vec![0xaf, 1, number as u8]),
             _ => {
                 let first = if number % 8 == 3 { 0x17 } else { 0x27 };
                 (Track::Video, vec![first, 1, 0, 0, 0, number as u8, 1, 2, 3])
