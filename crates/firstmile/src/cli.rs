@@ -4,6 +4,7 @@ mod client;
 pub mod doctor;
 pub mod feed;
 pub mod invite;
+pub mod record;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub enum Command {
     Invite(InviteArgs),
     /// Add, list, rotate or remove a studio's feeds
     Feed(FeedArgs),
+    /// Switch recording on or off, list recordings, and write them as FLV
+    Record(RecordArgs),
     /// Find out what is wrong, and what to do
     Doctor(DoctorArgs),
     /// Run everything on this machine, with a test clip as the encoder
@@ -210,6 +213,47 @@ pub enum FeedAction {
     },
 }
 
+/// `firstmile record`.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: RecordAction,
+    /// Find the studio by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_STUDIO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Find recordings in this directory [default: the running studio's, else DATA/recordings]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with recordings.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RecordAction {
+    /// Record a feed from now on
+    On {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Record a feed no longer; its recordings stay
+    Off {
+        /// Which feed
+        name: FeedName,
+    },
+    /// List the recordings, oldest first
+    List,
+    /// Write a recording as an FLV file, up to the first hole that may still be filled
+    Export {
+        /// A feed's name for its latest recording, or a publication's first digits
+        which: String,
+        /// Where to write it
+        file: PathBuf,
+    },
+}
+
 /// `firstmile doctor`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
@@ -254,6 +298,10 @@ mod tests {
             "firstmile feed rotate camera",
             "firstmile feed auth camera on",
             "firstmile feed remove camera",
+            "firstmile record on camera --data d",
+            "firstmile record off camera",
+            "firstmile record list --output json",
+            "firstmile record export camera out.flv --dir d",
             "firstmile doctor --data d",
             "firstmile demo --seconds 3 --output json --log debug",
             "firstmile --log warn relay",
@@ -282,7 +330,7 @@ mod tests {
         let mut root = quiet(Cli::command()).mut_subcommands(quiet);
         root.build();
         let mut text = root.render_help().to_string();
-        for name in ["relay", "studio", "invite", "feed", "doctor", "demo"] {
+        for name in ["relay", "studio", "invite", "feed", "record", "doctor", "demo"] {
             let command = root.find_subcommand_mut(name).expect("the command exists");
             text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
         }

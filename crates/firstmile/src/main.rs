@@ -48,6 +48,7 @@ async fn start(cli: Cli) -> Result<ExitCode> {
         }
         Command::Invite(args) => say(&cli::invite::run(&args).await?)?,
         Command::Feed(args) => say(&cli::feed::run(&args).await?)?,
+        Command::Record(args) => say(&cli::record::run(&args).await?)?,
         Command::Doctor(args) => {
             let report = cli::doctor::run(&args, firstmile::studio::reach).await;
             say(&report.text())?;

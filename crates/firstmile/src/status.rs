@@ -417,6 +417,9 @@ pub struct FeedInfo {
     pub auth: Option<Auth>,
     /// What a player on this machine opens.
     pub play: Option<String>,
+    /// Whether it is recorded.
+    #[serde(default)]
+    pub recorded: bool,
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
 }
 
 /// A stopped studio knows its relays' names but not their RTMP ports; nearly all use 1935.
-fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
+pub(super) fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     let key = feed.key();
     let at = |name: &str, host: &str| Publish::new(name, host, RTMP_PORT, &key);
     let mut publish: Vec<_> = relays.list().iter().map(|r| at(&r.name, &r.host)).collect();
@@ -91,7 +91,8 @@ fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     publish.push(at(Role::Studio.as_str(), &local));
     let play = Some(format!("rtmp://127.0.0.1:{RTMP_PORT}/live/{}", feed.name));
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
-    FeedInfo { name: feed.name.to_string(), publish, auth, play }
+    let recorded = feed.recorded.is_some();
+    FeedInfo { name: feed.name.to_string(), publish, auth, play, recorded }
 }
 
 impl Answer {

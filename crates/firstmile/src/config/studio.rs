@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
     ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, duration, http_token,
-    read_file, within,
+    read_file, size, within,
 };
 use crate::cli::StudioArgs;
 use crate::join::JoinLink;
@@ -40,6 +40,8 @@ pub struct Config {
     pub play: Play,
     /// How feeds come from relays.
     pub backhaul: StudioBackhaul,
+    /// What is recorded, and where.
+    pub record: Record,
     /// Whether every RTMP connection leaves a trace.
     pub trace_rtmp: bool,
     /// What RTMPS and HTTPS show, instead of a certificate made at the start.
@@ -48,6 +50,32 @@ pub struct Config {
     pub limits: Limits,
     /// Each feed's memory.
     pub ring: Ring,
+}
+
+/// What is recorded, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Record {
+    /// Where recordings are kept, instead of in the data directory.
+    pub dir: Option<PathBuf>,
+    /// Whether every feed is recorded.
+    pub all: bool,
+    /// Bytes of the disk that recordings leave free.
+    #[serde(deserialize_with = "size")]
+    pub keep_free: u64,
+}
+
+impl Record {
+    /// Where recordings are kept.
+    pub fn dir(&self, data: &Path) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| data.join("recordings"))
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { dir: None, all: false, keep_free: 1 << 30 }
+    }
 }
 
 /// What players get.
@@ -112,6 +140,7 @@ struct File {
     http_token: Option<Token>,
     play: Play,
     backhaul: StudioBackhaul,
+    record: Record,
     trace_rtmp: bool,
     tls: Tls,
     limits: Limits,
@@ -146,6 +175,7 @@ impl Config {
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
             play: file.play,
+            record: file.record,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
             limits: file.limits,
@@ -204,7 +234,6 @@ mod tests {
     use crate::identity::PublicKey;
     use crate::secret::Secret;
     use clap::Parser;
-    use std::path::Path;
 
     const EXAMPLE: &str = include_str!("../../../../config/studio.example.toml");
 
@@ -226,7 +255,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE, "").unwrap(), load(&[], "", "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         toml::from_str::<File>(&all).unwrap();
-        for table in ["", "play", "backhaul", "limits", "limits.rtmp", "ring", "tls"] {
+        for table in ["", "play", "backhaul", "record", "limits", "limits.rtmp", "ring", "tls"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }
@@ -269,6 +298,18 @@ mod tests {
         let error = load(&[], wrong, "").unwrap_err().to_string();
         assert_eq!(error, "backhaul.feed_delays: it must be from 200ms to 1m");
         load(&[], "[backhaul]\nfeed_delays = { Roof = \"3s\" }\n", "").unwrap_err();
+    }
+
+    #[test]
+    fn recordings_have_a_place() {
+        let record = load(&["--data", "/d"], "[record]\nall = true\n", "").unwrap().record;
+        assert!(record.all);
+        assert_eq!(record.keep_free, 1 << 30);
+        assert_eq!(record.dir(Path::new("/d")), Path::new("/d/recordings"));
+        let text = "[record]\ndir = \"/video\"\nkeep_free = \"20 GiB\"\n";
+        let record = load(&[], text, "").unwrap().record;
+        assert_eq!(record.dir(Path::new("/d")), Path::new("/video"));
+        assert_eq!(record.keep_free, 20 << 30);
     }
 
     #[test]

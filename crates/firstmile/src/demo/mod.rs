@@ -66,6 +66,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         http_token: None,
         backhaul: StudioBackhaul::default(),
         play: studio::Play::default(),
+        record: studio::Record::default(),
         trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),

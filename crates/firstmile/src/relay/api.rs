@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Node;
 use super::directory::FeedId;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, SpoolStatus, Status, feed_alarm,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
+    feed_alarm,
 };
 use crate::web::{self, ApiError};
 
@@ -70,6 +71,14 @@ impl web::Node for Node {
     }
 
     fn set_auth(&self, _: &str, _: bool) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn set_recording(&self, _: &str, _: bool) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 

@@ -29,12 +29,15 @@ pub struct StoredFeed {
     /// Its user and password, if its owner wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Login>,
+    /// Since when it is recorded, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<u64>,
 }
 
 impl StoredFeed {
     fn new(name: FeedName) -> Self {
         let created = unix_seconds(SystemTime::now());
-        Self { name, secret: Secret::random(), created, auth: None }
+        Self { name, secret: Secret::random(), created, auth: None, recorded: None }
     }
 
     /// What its encoder types.
@@ -114,6 +117,17 @@ impl Feeds {
         if self.feeds[at].auth.is_some() != on {
             let mut feeds = self.feeds.clone();
             feeds[at].auth = on.then(|| Login::random(name));
+            self.save(feeds)?;
+        }
+        Ok(self.feeds[at].clone())
+    }
+
+    /// Switches a feed's recording on or off. One that is recorded stays so since when it was.
+    pub fn set_recorded(&mut self, name: &FeedName, on: bool) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        if self.feeds[at].recorded.is_some() != on {
+            let mut feeds = self.feeds.clone();
+            feeds[at].recorded = on.then(|| unix_seconds(SystemTime::now()));
             self.save(feeds)?;
         }
         Ok(self.feeds[at].clone())
@@ -223,6 +237,23 @@ mod tests {
         assert!(rotated.user != first.user && rotated.password != first.password);
         assert_eq!(feeds.set_auth(&camera, false).unwrap().auth, None);
         assert_eq!(feeds.rotate(&camera).unwrap().auth, None);
+    }
+
+    #[test]
+    fn recording_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let camera: FeedName = "camera".parse().unwrap();
+        assert_eq!(feeds.list()[0].recorded, None);
+        let since = feeds.set_recorded(&camera, true).unwrap().recorded.unwrap();
+        assert!(since > 1_700_000_000);
+        assert_eq!(feeds.set_recorded(&camera, true).unwrap().recorded, Some(since));
+        let mut again = Feeds::load(&data).unwrap();
+        assert_eq!(again.list()[0].recorded, Some(since));
+        assert_eq!(again.set_recorded(&camera, false).unwrap().recorded, None);
+        let unknown = "roof".parse().unwrap();
+        assert!(matches!(again.set_recorded(&unknown, true), Err(FeedError::Unknown { .. })));
     }
 
     #[test]

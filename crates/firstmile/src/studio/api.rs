@@ -7,7 +7,9 @@ use tracing::info;
 
 use super::Node;
 use crate::secret::FeedName;
-use crate::status::{Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, Status, feed_alarm};
+use crate::status::{
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
+};
 use crate::store::StoredFeed;
 use crate::web::{self, ApiError};
 
@@ -15,10 +17,17 @@ impl web::Node for Node {
     fn status(&self) -> Status {
         let now = Instant::now();
         let stored = self.lock().feeds.list().to_vec();
-        let feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
+        let mut feeds: Vec<_> = stored.iter().map(|feed| self.feed_status(feed, now)).collect();
+        let mut recordings = self.recorder.status();
+        for (feed, stored) in feeds.iter_mut().zip(&stored) {
+            feed.recording = recordings.remove(&stored.name);
+        }
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         alarms.extend(self.certificate.alarm());
         alarms.extend(self.lost_identity.then(|| super::LOST_IDENTITY.to_owned()));
+        if stored.iter().any(|feed| self.is_recorded(feed)) {
+            alarms.extend(self.recorder.alarm());
+        }
         for feed in &stored {
             let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
             alarms.extend(feed_alarm(&feed.name, &snapshot));
@@ -54,6 +63,7 @@ impl web::Node for Node {
         let mut store = self.lock();
         let feed = store.feeds.add(&name)?;
         self.push_keys(&store);
+        self.switch_recordings(&store);
         drop(store);
         info!(feed = %name, "added");
         Ok(self.info(&feed))
@@ -86,11 +96,32 @@ impl web::Node for Node {
         Ok(self.info(&feed))
     }
 
+    fn set_recording(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        if !on && self.config.record.all {
+            return Err(ApiError::conflict(
+                "this studio records every feed",
+                "write `all = false` under [record] in its configuration file, and start it again",
+            ));
+        }
+        let mut store = self.lock();
+        let feed = store.feeds.set_recorded(&name, on)?;
+        self.switch_recordings(&store);
+        drop(store);
+        info!(feed = %name, on, "recording was switched");
+        Ok(self.info(&feed))
+    }
+
+    fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
+        Ok(self.recorder.list())
+    }
+
     fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
         let name: FeedName = name.parse()?;
         let mut store = self.lock();
         store.feeds.remove(&name)?;
         self.push_keys(&store);
+        self.switch_recordings(&store);
         drop(store);
         self.hub.remove(&name.to_string());
         self.by_password.forget(&name.to_string());

@@ -10,7 +10,7 @@ pub mod uplink;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Result;
 use backhaul::{FeedKey, Hello};
@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
-use crate::egress::record::FeedRecorder;
+use crate::egress::record::{FeedRecorder, Recorder, tap};
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
@@ -76,6 +76,7 @@ pub struct Node {
     started: Instant,
     play_key: Token,
     hub: Hub<String>,
+    recorder: Recorder,
     hits: Arc<Hits>,
     store: Mutex<Stored>,
     by_password: OnAir<String>,
@@ -121,6 +122,7 @@ impl Studio {
         let rtmps = rtmps_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let lan = platform::outward_address();
         let certificate = certificate(config.tls.as_ref(), None, lan.as_slice())?;
+        let recorder = Recorder::open(&config.record.dir(data.path()), config.record.keep_free);
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, http, &token)?;
         let uplinks = relays.list().iter().cloned().map(|relay| Arc::new(Uplink::new(relay)));
@@ -133,6 +135,7 @@ impl Studio {
             started: Instant::now(),
             play_key,
             hub: Hub::new(config.ring.hub_limits()),
+            recorder,
             hits: Arc::default(),
             by_password: OnAir::default(),
             list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
@@ -143,6 +146,7 @@ impl Studio {
             lost_identity,
             config,
         });
+        node.switch_recordings(&node.lock());
         let dialer = Dialer::new(identity).with_congestion(node.config.backhaul.congestion);
         let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);
         Ok(Self { node, dialer, rtmp, rtmps, http, token, traces, _run: run })
@@ -169,6 +173,11 @@ impl Studio {
             let (node, dialer, shutdown) = (node.clone(), dialer.clone(), shutdown.clone());
             uplinks.spawn(async move { uplink.run(&dialer, &*node, &shutdown).await });
         }
+        let silence = CancellationToken::new();
+        let tapping = tokio::spawn({
+            let (node, silence) = (node.clone(), silence.clone());
+            async move { tap::run(&node.recorder, |name| node.find_feed(name), &silence).await }
+        });
         let hosts = AllowedHosts::new(node.http, None);
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
         let sweeping = async {
@@ -184,6 +193,11 @@ impl Studio {
         let renewals = certificate.follow(shutdown.clone());
         let (web, (), (), (), ()) = tokio::join!(web, rtmp, rtmps, renewals, sweeping);
         while uplinks.join_next().await.is_some() {}
+        // Nothing comes any more; what there is, is written.
+        silence.cancel();
+        let _ = tapping.await;
+        let recorder = node.recorder.clone();
+        let _ = tokio::task::spawn_blocking(move || recorder.close()).await;
         web
     }
 }
@@ -322,7 +336,23 @@ impl Node {
             auth: self.auth(feed, &publish),
             publish,
             play: Some(self.play_url(feed.name.as_str())),
+            recorded: self.is_recorded(feed),
         }
+    }
+
+    fn is_recorded(&self, feed: &StoredFeed) -> bool {
+        self.config.record.all || feed.recorded.is_some()
+    }
+
+    /// Tells the recorder of the feeds as they are now.
+    fn switch_recordings(&self, store: &Stored) {
+        let recorded = store.feeds.list().iter().filter(|feed| self.is_recorded(feed));
+        // A feed that is recorded because all are was so from its beginning.
+        let since = |feed: &StoredFeed| {
+            let since = Duration::from_secs(feed.recorded.unwrap_or(feed.created));
+            UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+        };
+        self.recorder.set_recorded(recorded.map(|feed| (feed.name.clone(), since(feed))));
     }
 
     /// What user and password an encoder types, if the feed has them.
@@ -364,8 +394,8 @@ impl crate::ingest::backhaul::Feeds for Node {
         Some(self.config.backhaul.delay_of(name))
     }
 
-    fn recorder(&self, _name: &str) -> Option<FeedRecorder> {
-        None
+    fn recorder(&self, name: &str) -> Option<FeedRecorder> {
+        self.recorder.feed(name)
     }
 
     fn refused(&self, _: &str, _: &str) {

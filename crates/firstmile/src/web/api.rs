@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::{guard, has_token};
 use super::{Context, MAX_BODY, Node, metrics};
 use crate::secret::FeedNameError;
-use crate::status::{FeedInfo, Status};
+use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
 
 /// How long an invite is good for if nobody says.
@@ -37,6 +37,8 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/feeds/{name}", delete(remove_feed))
         .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
         .route("/api/v1/feeds/{name}/auth", put(set_auth))
+        .route("/api/v1/feeds/{name}/recording", put(set_recording))
+        .route("/api/v1/recordings", get(recordings))
         .route("/api/v1/invites", post(create_invite))
         .fallback(async || {
             ApiError::not_found("there is nothing here", "the API is /api/v1/status")
@@ -108,6 +110,26 @@ async fn set_auth(
     set.await.map(Json)
 }
 
+async fn set_recording(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let SetRecording { on } = json(body)?;
+        node.set_recording(&name, on)
+    });
+    set.await.map(Json)
+}
+
+async fn recordings(
+    context: Shared,
+    headers: HeaderMap,
+) -> Result<Json<Vec<RecordingInfo>>, ApiError> {
+    with_node(context, &headers, |node| node.recordings()).await.map(Json)
+}
+
 async fn remove_feed(
     context: Shared,
     headers: HeaderMap,
@@ -172,6 +194,14 @@ pub struct NewFeed {
 #[serde(deny_unknown_fields)]
 pub struct SetAuth {
     /// Whether the feed has a user and a password.
+    pub on: bool,
+}
+
+/// The body of `PUT /api/v1/feeds/NAME/recording`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetRecording {
+    /// Whether the feed is recorded.
     pub on: bool,
 }
 

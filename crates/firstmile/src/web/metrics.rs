@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::status::{
-    FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, SpoolStatus, Spread, Status,
+    FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Recording, SpoolStatus, Spread,
+    Status,
 };
 
 /// Prometheus text exposition format 0.0.4.
@@ -133,6 +134,7 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
             }
         }
     }
+    recordings(page, feeds);
     page.family("firstmile_feed_latency_seconds", "gauge", "Time spent per hop");
     for feed in feeds {
         let latency = &feed.latency;
@@ -147,6 +149,31 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
                 let labels =
                     [("feed", &*feed.name), ("hop", "relay_queue"), ("quantile", quantile)];
                 page.sample(&labels, ms / 1000.0);
+            }
+        }
+    }
+}
+
+fn recordings(page: &mut Page, feeds: &[FeedStatus]) {
+    type Value = fn(&Recording) -> u64;
+    let simple: [(&str, &str, &str, Value); 6] = [
+        ("firstmile_feed_recorded", "gauge", "1 while the feed is recorded", |r| u64::from(r.on)),
+        ("firstmile_recording_publications", "gauge", "Recorded publications", |r| r.publications),
+        ("firstmile_recording_bytes", "gauge", "Bytes of media in them", |r| r.bytes),
+        ("firstmile_recording_missing_tags", "gauge", "Tags that may still come", |r| r.missing),
+        ("firstmile_recording_gone_tags", "gauge", "Tags that will never come", |r| r.gone),
+        (
+            "firstmile_recording_dropped_tags_total",
+            "counter",
+            "Tags that the disk had no time or room for",
+            |r| r.dropped,
+        ),
+    ];
+    for (name, kind, help, value) in simple {
+        page.family(name, kind, help);
+        for feed in feeds {
+            if let Some(recording) = &feed.recording {
+                page.sample(&[("feed", &feed.name)], value(recording) as f64);
             }
         }
     }
@@ -250,6 +277,7 @@ mod tests {
                     relay_queue_ms: Some(Spread { p50: 30.0, p99: 55.0 }),
                     ..Default::default()
                 },
+                recording: Some(Recording { on: true, missing: 7, ..Recording::default() }),
                 ..FeedStatus::default()
             }],
             links: vec![LinkStatus {
@@ -276,6 +304,8 @@ mod tests {
             "firstmile_feed_record_survives_seconds{feed=\"camera\"} 600\n",
             "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
             "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",
+            "firstmile_feed_recorded{feed=\"camera\"} 1\n",
+            "firstmile_recording_missing_tags{feed=\"camera\"} 7\n",
             "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"relay_queue\",quantile=\"0.99\"} 0.055\n",
             "firstmile_link_rtt_seconds{peer=\"berlin\",address=\"\",transport=\"\"} 0.04\n",
         ] {

@@ -18,11 +18,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth};
+pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording};
 pub use auth::AllowedHosts;
 
 use crate::secret::Token;
-use crate::status::{FeedInfo, Status};
+use crate::status::{FeedInfo, RecordingInfo, Status};
 
 /// Most connections at one time: browsers open six each, and each costs a task.
 const MAX_CONNECTIONS: usize = 128;
@@ -57,6 +57,10 @@ pub trait Node: Send + Sync + 'static {
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
     /// Gives a feed a user and a password, or takes them away and closes what came with them.
     fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError>;
+    /// Switches a feed's recording on or off.
+    fn set_recording(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError>;
+    /// Every publication that is recorded, oldest first.
+    fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
     /// Forgets a feed and closes its encoder and players.
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
     /// Makes a join link for `uses` studios (`None`: any number).

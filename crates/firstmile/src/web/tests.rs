@@ -31,7 +31,8 @@ fn publish(key: &StreamKey) -> Vec<Publish> {
 fn info(feed: &StoredFeed) -> FeedInfo {
     let publish = publish(&feed.key());
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
-    FeedInfo { name: feed.name.to_string(), publish, auth, play: None }
+    let recorded = feed.recorded.is_some();
+    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded }
 }
 
 impl Node for FakeNode {
@@ -65,6 +66,15 @@ impl Node for FakeNode {
     fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
         Ok(info(&self.feeds.lock().unwrap().set_auth(&name, on)?))
+    }
+
+    fn set_recording(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_recorded(&name, on)?))
+    }
+
+    fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
+        Ok(Vec::new())
     }
 
     fn remove_feed(&self, name: &str) -> Result<(), ApiError> {
@@ -178,6 +188,8 @@ async fn what_changes_something_needs_the_token() {
         ("POST", "/api/v1/feeds"),
         ("POST", "/api/v1/feeds/camera/rotate"),
         ("PUT", "/api/v1/feeds/camera/auth"),
+        ("PUT", "/api/v1/feeds/camera/recording"),
+        ("GET", "/api/v1/recordings"),
         ("DELETE", "/api/v1/feeds/camera"),
         ("POST", "/api/v1/invites"),
     ] {
@@ -187,6 +199,23 @@ async fn what_changes_something_needs_the_token() {
         assert_eq!(answer.json()["error"], "this needs the token");
     }
     assert_eq!(Feeds::load(&node.data).unwrap().list().len(), 1);
+}
+
+#[tokio::test]
+async fn recording_is_switched_on_and_off() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera/recording";
+    for on in [true, false] {
+        let answer = node.call("PUT", path, &format!(r#"{{"on":{on}}}"#)).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json()["recorded"], on);
+    }
+    assert_eq!(
+        node.call("PUT", "/api/v1/feeds/roof/recording", r#"{"on":true}"#).await.status,
+        404
+    );
+    assert_eq!(node.call("PUT", path, "{}").await.status, 400);
+    assert_eq!(node.call("GET", "/api/v1/recordings", "").await.json(), json!([]));
 }
 
 #[tokio::test]
