@@ -238,6 +238,58 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Records whose checksums are right, and nothing else.
+    #[test]
+    fn any_record_is_survived(
+        records in proptest::collection::vec(
+            (
+                0u8..6,
+                any::<u8>(),
+                prop_oneof![0u32..20, any::<u32>()],
+                prop_oneof![0u64..20, any::<u64>()],
+                prop_oneof![0u64..20, any::<u64>()],
+                any::<i64>(),
+                any::<i64>(),
+            ),
+            0..30,
+        ),
+        is_from_here in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = if is_from_here { Source::Here } else { relay() };
+        let mut file = FileHead { source, ..head() }.encode();
+        for (kind, flags, length, number, other, timestamp, arrival) in records {
+            let body = vec![0x17; length.min(20) as usize];
+            let at = file.len();
+            file.extend_from_slice(format::RECORD_MAGIC);
+            file.extend_from_slice(&[kind, flags]);
+            file.extend_from_slice(&length.to_be_bytes());
+            file.extend_from_slice(&number.to_be_bytes());
+            file.extend_from_slice(&other.to_be_bytes());
+            file.extend_from_slice(&timestamp.to_be_bytes());
+            file.extend_from_slice(&arrival.to_be_bytes());
+            file.extend_from_slice(&crc::crc32(0, &body).to_be_bytes());
+            let seed = crc::crc32(0, &PUBLICATION.0);
+            let crc = crc::crc32(seed, &file[at..]);
+            file.extend_from_slice(&crc.to_be_bytes());
+            file.extend_from_slice(&body);
+        }
+        fs::create_dir_all(dir.path().join(CAMERA)).unwrap();
+        fs::write(journal(dir.path()), &file).unwrap();
+        let recorder = open(dir.path());
+        let feed = camera(&recorder);
+        feed.begin(PUBLICATION, at(150), relay());
+        publication(20).iter().for_each(|tag| append(&feed, tag));
+        feed.ended(PUBLICATION, 30);
+        let _ = (feed.wanted(PUBLICATION, u64::MAX), feed.publications(), recorder.status());
+        recorder.close();
+        let exported = flv::export(&journal(dir.path()), &dir.path().join("out.flv"));
+        prop_assert!(exported.is_ok(), "{exported:?}");
+        prop_assert!(list(dir.path()).is_ok_and(|list| list.len() == 1));
+    }
+}
+
 fn head() -> FileHead {
     FileHead {
         feed: CAMERA.parse().unwrap(),
