@@ -263,24 +263,17 @@ impl Feed {
     /// Subscribes; see [`Policy`]. With `resume`, tags that came through before are left out.
     pub fn subscribe(&self, policy: Policy, resume: Option<Resume>) -> Subscriber {
         self.0.subscribers.fetch_add(1, Ordering::Relaxed);
-        Subscriber {
-            feed: self.clone(),
-            changed: self.0.changed.subscribe(),
-            cursor: Cursor::new(policy, resume),
-            skipped: 0,
-            is_counted: true,
-        }
+        self.subscriber(Cursor::new(policy, resume), true)
     }
 
     /// Subscribes for the node's own use: it is none of the [`subscribers`](Self::subscribers).
     pub fn follow(&self, policy: Policy) -> Subscriber {
-        Subscriber {
-            feed: self.clone(),
-            changed: self.0.changed.subscribe(),
-            cursor: Cursor::new(policy, None),
-            skipped: 0,
-            is_counted: false,
-        }
+        self.subscriber(Cursor::new(policy, None), false)
+    }
+
+    fn subscriber(&self, cursor: Cursor, is_counted: bool) -> Subscriber {
+        let changed = self.0.changed.subscribe();
+        Subscriber { feed: self.clone(), changed, cursor, skipped: 0, is_counted }
     }
 
     /// Cuts the publication on air.
@@ -521,6 +514,7 @@ pub struct Subscriber {
     changed: watch::Receiver<()>,
     cursor: Cursor,
     skipped: u64,
+    /// Whether it is one of the feed's subscribers, and not the node itself.
     is_counted: bool,
 }
 

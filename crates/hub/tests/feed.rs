@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hub::{Cut, Feed, Fought, Hub, Item, Join, Limits, Next, Policy, Resume, State, Subscriber};
@@ -432,4 +432,27 @@ fn who_had_to_skip_takes_every_keyframe_until_it_is_in_time() {
     // In time again: what is a little late is not skipped.
     encoder.run(49);
     assert_eq!(read_all(&mut player, encoder.now()).len(), 98);
+}
+
+#[test]
+fn the_node_itself_is_no_subscriber() {
+    let feed = Feed::new(Limits::default());
+    let policy = Policy { join: Join::Publication, max_delay: Duration::MAX, verbatim: true };
+    let mut follower = feed.follow(policy);
+    let player = feed.subscribe(policy, None);
+    assert_eq!(feed.subscribers(), 1);
+    let start = Instant::now();
+    let mut publisher = feed.publish(A, start).unwrap();
+    for frame in 0..100 {
+        publisher.push(video(frame * 40, frame % 25 == 1), start).unwrap();
+    }
+    drop(player);
+    assert_eq!(feed.subscribers(), 0);
+    // However late, and without a keyframe at the beginning.
+    let mut items = Vec::new();
+    let now = start + Duration::from_secs(3_600);
+    assert_eq!(follower.poll(now, &mut items, usize::MAX), Next::Tags);
+    assert_eq!(items.len(), 100);
+    drop(follower);
+    assert_eq!(feed.subscribers(), 0);
 }
