@@ -175,6 +175,22 @@ impl Cursor {
         self.is_late = true;
     }
 
+    /// Whether it will skip when it is asked for the next entry.
+    pub(crate) fn will_skip(&self, view: &View<'_>) -> bool {
+        if !self.is_joined {
+            return false;
+        }
+        let Some(entry) = view.ring.entry(self.next) else {
+            return self.next < view.ring.front();
+        };
+        let age = view.now.saturating_duration_since(entry.arrival);
+        self.is_too_late(age) && self.skip_target(view).is_some()
+    }
+
+    fn is_too_late(&self, age: Duration) -> bool {
+        age > self.policy.max_delay || self.is_late && age > IN_TIME
+    }
+
     /// Whether a bound cursor has given all that it will get; `end` is the ring's.
     pub(crate) fn is_through(&self, end: u64, is_on_air: bool) -> bool {
         let is_at_end = self.is_past || !is_on_air && self.next >= end;
@@ -269,7 +285,7 @@ impl Cursor {
             self.catch_up = None;
         }
         let age = view.now.saturating_duration_since(entry.arrival);
-        self.is_late = age > self.policy.max_delay || self.is_late && age > IN_TIME;
+        self.is_late = self.is_too_late(age);
         if self.is_late
             && let Some(target) = self.skip_target(view)
         {

@@ -99,6 +99,12 @@ impl Lanes {
         [&self.video, &self.rest].into_iter().all(|lane| lane.is_through(end, is_on_air))
     }
 
+    /// Whether video will skip when it is asked for: what was taken before is old.
+    pub fn will_skip(&self, now: Instant) -> bool {
+        let inner = self.feed.lock();
+        self.video.will_skip(&inner.view(self.feed.limits(), now))
+    }
+
     /// The way was interrupted: what is late now is skipped as if it were beyond the budget.
     pub fn recover(&mut self) {
         self.video.recover();

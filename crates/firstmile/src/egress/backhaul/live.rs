@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -83,12 +83,28 @@ impl Live {
                 Lane::Rest => &mut self.steady,
                 Lane::Video => &mut self.video,
             };
-            ready!(out.poll_flush(cx, &mut way.written))?;
+            match out.poll_flush(cx, &mut way.written)? {
+                Poll::Ready(()) => {}
+                Poll::Pending if lane == Lane::Video && self.lanes.will_skip(way.now) => {
+                    self.give_up_video(way);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
             let Some(item) = self.next(lane, way.now) else { break };
             self.plan(&item, way);
         }
         // Headers of video are on the other stream.
         self.steady.poll_flush(cx, &mut way.written)
+    }
+
+    /// What waits will be skipped: the peer need not have it first.
+    fn give_up_video(&mut self, way: &Way<'_>) {
+        self.video.give_up();
+        let taken = std::mem::take(&mut self.video_items);
+        // Headers go on the other stream, and may be in force after the skip.
+        for item in taken.iter().filter(|item| item.tag.is_header()) {
+            self.plan(item, way);
+        }
     }
 
     fn next(&mut self, lane: Lane, now: Instant) -> Option<Item> {
