@@ -59,11 +59,7 @@ impl FeedRecorder {
             state.journals.retain(|_, index| index.has_records());
         }
         if state.journals.len() >= MAX_JOURNALS {
-            let text = format!(
-                "there are {MAX_JOURNALS} recordings: nothing new is recorded until some are \
-                 moved away and the studio is started again"
-            );
-            state.raise(text);
+            // The alarm says so.
             return;
         }
         let started = unix_ms(started);

@@ -141,7 +141,7 @@ impl Recorder {
 
     /// What keeps the recorder from its work.
     pub fn alarm(&self) -> Option<String> {
-        self.0.lock().alarm.clone()
+        self.0.lock().alarm()
     }
 
     /// What there is of each feed that is recorded or has recordings.
@@ -150,7 +150,7 @@ impl Recorder {
         let mut all: BTreeMap<_, Recording> = BTreeMap::new();
         for (name, feed) in &state.feeds {
             let on = feed.since.is_some();
-            let alarm = state.alarm.clone().filter(|_| on);
+            let alarm = state.alarm().filter(|_| on);
             let recording = Recording { on, dropped: feed.dropped, alarm, ..Recording::default() };
             all.insert(name.clone(), recording);
         }

@@ -51,6 +51,19 @@ impl State {
         self.feeds.get(feed).is_some_and(|feed| feed.since.is_some())
     }
 
+    /// What keeps the recorder from its work.
+    pub(super) fn alarm(&self) -> Option<String> {
+        let full = || {
+            (self.journals.len() >= MAX_JOURNALS).then(|| {
+                format!(
+                    "there are {MAX_JOURNALS} recordings: nothing new is recorded until some are \
+                     moved away and the studio is started again"
+                )
+            })
+        };
+        self.alarm.clone().or_else(full)
+    }
+
     /// Says what is wrong, in the log once.
     pub(super) fn raise(&mut self, alarm: String) {
         if self.alarm.as_ref() != Some(&alarm) {

@@ -491,6 +491,23 @@ fn a_disk_that_fails_is_tried_again() {
 }
 
 #[test]
+fn a_journal_that_is_taken_away_stops_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), 10);
+    let recorder = open(dir.path());
+    fs::remove_file(journal(dir.path())).unwrap();
+    let (feed, all) = (camera(&recorder), publication(20));
+    append(&feed, &all[10]);
+    wait("it is given up", || !feed.is_known(PUBLICATION));
+    assert_eq!(recorder.alarm(), None);
+    // Announced again, it begins anew.
+    feed.begin(PUBLICATION, at(150), relay());
+    all.iter().for_each(|tag| append(&feed, tag));
+    recorder.close();
+    assert_eq!(exported(dir.path()).1.len(), 19);
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_stops_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");

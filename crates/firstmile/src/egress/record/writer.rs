@@ -166,7 +166,8 @@ impl Writer<'_> {
         }
         self.room = self.room.saturating_sub(size);
         let open = match self.open(publication) {
-            Ok(open) => open,
+            Ok(Some(open)) => open,
+            Ok(None) => return,
             Err(error) => {
                 self.fail(&error);
                 return self.take_back(publication, &[head]);
@@ -180,19 +181,26 @@ impl Writer<'_> {
         }
     }
 
-    /// The file of a publication, opened or made.
-    fn open(&mut self, publication: PublicationId) -> io::Result<&mut Open> {
+    /// The file of a publication, opened or made; `None` if somebody took it away.
+    fn open(&mut self, publication: PublicationId) -> io::Result<Option<&mut Open>> {
         self.turn += 1;
         if !self.files.contains_key(&publication) {
             let state = self.shared.lock();
             let Some(index) = state.journals.get(&publication) else {
-                return Err(io::Error::other("the recording was given up"));
+                return Ok(None);
             };
             let (head, len) = (index.head.clone(), index.file_len);
             drop(state);
             let path = self.shared.path(&head);
             let opened = if len == 0 { create(&path, &head.encode()) } else { reopen(&path, len) };
-            let (file, len) = opened?;
+            let (file, len) = match opened {
+                Err(error) if len > 0 && is_taken_away(&error) => {
+                    warn!(%error, "given up: somebody else has changed {}", path.display());
+                    self.shared.lock().journals.remove(&publication);
+                    return Ok(None);
+                }
+                opened => opened?,
+            };
             if let Some(index) = self.shared.lock().journals.get_mut(&publication) {
                 index.file_len = len;
             }
@@ -202,7 +210,7 @@ impl Writer<'_> {
         }
         let open = self.files.get_mut(&publication).expect("it was opened just now");
         open.used = self.turn;
-        Ok(open)
+        Ok(Some(open))
     }
 
     /// Writes what is gathered for a file.
@@ -268,7 +276,7 @@ impl Writer<'_> {
         drop(state);
         let body = summary.encode();
         let head = RecordHead::sealed(end, &body);
-        let Ok(open) = self.open(publication) else { return };
+        let Ok(Some(open)) = self.open(publication) else { return };
         head.encode(publication, &mut open.buffer);
         open.buffer.extend_from_slice(&body);
         self.flush(publication);
@@ -334,6 +342,11 @@ fn create(path: &Path, head: &[u8]) -> io::Result<(File, u64)> {
         return Err(error);
     }
     Ok((file, head.len() as u64))
+}
+
+/// Whether a file is not what this writer has left.
+fn is_taken_away(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
 }
 
 /// A journal to go on with; what a failed write has left is cut off.
