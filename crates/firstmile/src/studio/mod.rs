@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use anyhow::Result;
 use backhaul::{FeedKey, Hello};
 use hub::{Feed, Hub};
+use media::PublicationId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use tracing::warn;
 
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
-use crate::egress::record::{FeedRecorder, Recorder, tap};
+use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
@@ -176,7 +177,13 @@ impl Studio {
         let silence = CancellationToken::new();
         let tapping = tokio::spawn({
             let (node, silence) = (node.clone(), silence.clone());
-            async move { tap::run(&node.recorder, |name| node.find_feed(name), &silence).await }
+            let source = {
+                let node = node.clone();
+                Arc::new(move |publication| node.source(publication))
+            };
+            async move {
+                tap::run(&node.recorder, |name| node.find_feed(name), source, &silence).await;
+            }
         });
         let hosts = AllowedHosts::new(node.http, None);
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
@@ -358,6 +365,12 @@ impl Node {
     /// What user and password an encoder types, if the feed has them.
     fn auth(&self, feed: &StoredFeed, publish: &[Publish]) -> Option<Auth> {
         Some(Auth::new(&publish.first()?.server, feed.auth.as_ref()?))
+    }
+
+    /// Where a publication comes from.
+    fn source(&self, publication: PublicationId) -> Source {
+        let from = |uplink: &Arc<Uplink>| uplink.inbox().source(publication);
+        self.uplinks.iter().find_map(from).unwrap_or(Source::Here)
     }
 
     /// Tells every relay of the feeds as they are now.

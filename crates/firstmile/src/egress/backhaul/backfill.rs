@@ -87,12 +87,12 @@ impl Backfill {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        way: &mut Way<'_>,
+        way: &Way<'_>,
         live: Option<bool>,
         is_received: &dyn Fn(PublicationId, u64) -> bool,
     ) -> Poll<Result<()>> {
         while let Some(asked) = self.wants.front_mut() {
-            match asked.out.poll_flush(cx, &mut way.written) {
+            match asked.out.poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) if is_stopped(&error) => {

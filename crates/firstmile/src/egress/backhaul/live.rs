@@ -39,8 +39,6 @@ pub(super) struct Way<'a> {
     pub(super) link: &'a Link,
     pub(super) outbox: &'a Outbox,
     pub(super) now: Instant,
-    /// Bytes that the link took.
-    pub(super) written: usize,
 }
 
 impl Live {
@@ -76,14 +74,14 @@ impl Live {
         &mut self,
         lane: Lane,
         cx: &mut Context<'_>,
-        way: &mut Way<'_>,
+        way: &Way<'_>,
     ) -> Poll<Result<()>> {
         loop {
             let out = match lane {
                 Lane::Rest => &mut self.steady,
                 Lane::Video => &mut self.video,
             };
-            match out.poll_flush(cx, &mut way.written)? {
+            match out.poll_flush(cx)? {
                 Poll::Ready(()) => {}
                 Poll::Pending if lane == Lane::Video && self.lanes.will_skip(way.now) => {
                     self.give_up_video(way);
@@ -94,7 +92,7 @@ impl Live {
             self.plan(&item, way);
         }
         // Headers of video are on the other stream.
-        self.steady.poll_flush(cx, &mut way.written)
+        self.steady.poll_flush(cx)
     }
 
     /// What waits will be skipped: the peer need not have it first.

@@ -52,16 +52,12 @@ impl Out {
         }
     }
 
-    /// Writes what is in line; ready with whether anything was written, once nothing is left.
+    /// Writes what is in line; ready once nothing is left.
     ///
     /// # Errors
     ///
     /// If the link is lost, or the peer wants no more of the stream.
-    pub(super) fn poll_flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: &mut usize,
-    ) -> Poll<Result<()>> {
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         while !self.pending.is_empty() {
             let stream = match &mut self.stream {
                 Stream::Open(stream) => stream,
@@ -78,7 +74,6 @@ impl Out {
                 let write = std::pin::pin!(stream.write_chunks(chunks));
                 ready!(write.poll(cx))?
             };
-            *written += taken.bytes;
             self.pending.drain(..taken.chunks);
         }
         Poll::Ready(Ok(()))

@@ -24,10 +24,10 @@ use crate::spool::Spool;
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between the reports of figures.
 const REPORT_TICKS: u64 = 5;
-/// A link that takes nothing for this long while something waits had an outage.
-const OUTAGE: Duration = Duration::from_millis(500);
-/// Reports of live tags that are on their way are overdue after this.
+/// When reports of live tags are this late, beside a round trip, backfill pauses.
 const OVERDUE: Duration = Duration::from_millis(300);
+/// When they are this late, the link has an outage.
+const OUTAGE: Duration = Duration::from_millis(500);
 
 /// Writes the media of a link's feeds: audio, then live video, then what was asked for afterwards.
 ///
@@ -48,10 +48,9 @@ pub(super) struct Pump {
     spool: Spool,
     started: Instant,
     ticks: u64,
-    /// The last time that the link took something, or nothing waited for it.
-    progress: Instant,
+    /// Since when live tags are on their way and nothing was heard of any.
+    unheard: Option<Instant>,
     is_blocked: bool,
-    reported: Instant,
 }
 
 /// One feed of the studio.
@@ -80,9 +79,8 @@ impl Pump {
             spool,
             started: now,
             ticks: 0,
-            progress: now,
+            unheard: None,
             is_blocked: false,
-            reported: now,
         }
     }
 
@@ -177,7 +175,7 @@ impl Pump {
         let Some(live) = lives.find(|live| live.subscription() == received.subscription) else {
             return;
         };
-        self.reported = now;
+        self.unheard = None;
         if let Some(delay) = live.on_received(&received.ranges, now) {
             self.backfill.on_live(delay, now);
         }
@@ -221,6 +219,11 @@ impl Pump {
                 self.outbox.say(&live.report(growth));
             }
         }
+        let mut lives = self.outlets.values().filter_map(|outlet| outlet.live.as_ref());
+        match lives.any(Live::is_unreported) {
+            true => drop(self.unheard.get_or_insert(now)),
+            false => self.unheard = None,
+        }
         if is_live {
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;
             self.link.send_datagram(Datagram::Heartbeat(clock).encode());
@@ -230,21 +233,27 @@ impl Pump {
         }
     }
 
+    /// Whether live tags are on their way, and the peer does not say that any of them came.
+    fn is_unheard(&self, limit: Duration, now: Instant) -> bool {
+        let limit = limit + self.link.rtt();
+        self.unheard.is_some_and(|since| now.saturating_duration_since(since) > limit)
+    }
+
     /// Writes what the link takes; ready only with an error.
     fn pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let now = Instant::now();
-        if self.is_blocked && now.saturating_duration_since(self.progress) >= OUTAGE {
+        if self.is_blocked && self.is_unheard(OUTAGE, now) {
             let lives = self.outlets.values_mut().filter_map(|outlet| outlet.live.as_mut());
             lives.for_each(Live::recover);
         }
-        let mut way = Way { link: &self.link, outbox: &self.outbox, now, written: 0 };
+        let way = Way { link: &self.link, outbox: &self.outbox, now };
         let mut blocked = BTreeSet::new();
         for lane in [Lane::Rest, Lane::Video] {
             let (after, before) = (self.active.range(self.turn..), self.active.range(..self.turn));
             for key in after.chain(before) {
                 let Some(outlet) = self.outlets.get_mut(key) else { continue };
                 let Some(live) = &mut outlet.live else { continue };
-                match live.poll(lane, cx, &mut way) {
+                match live.poll(lane, cx, &way) {
                     Poll::Ready(Ok(())) => {}
                     // The peer wants no more of it, and says so in its own time.
                     Poll::Ready(Err(error)) if is_stopped(&error) => {
@@ -258,7 +267,6 @@ impl Pump {
                 }
             }
         }
-        let written = way.written;
         for key in self.active.difference(&blocked) {
             let Some(outlet) = self.outlets.get_mut(key) else { continue };
             if let Some(live) = outlet.live.take_if(|live| live.is_over(&self.outbox)) {
@@ -268,9 +276,6 @@ impl Pump {
         // Who was blocked first comes first when the link takes something again.
         self.turn = blocked.first().map_or(0, |first| *first);
         self.is_blocked = !blocked.is_empty();
-        if written > 0 || !self.is_blocked {
-            self.progress = now;
-        }
         self.active = blocked;
         if !self.is_blocked {
             return self.backfill(cx, now);
@@ -283,15 +288,14 @@ impl Pump {
             return Poll::Pending;
         }
         let lives = || self.outlets.values().filter_map(|outlet| outlet.live.as_ref());
-        let is_overdue = now.saturating_duration_since(self.reported) > OVERDUE;
-        let is_live_silent = is_overdue && lives().any(Live::is_unreported);
+        let is_live_silent = self.is_unheard(OVERDUE, now);
         let is_beside_live = lives().next().is_some();
         let is_received = |publication, number| {
             lives().any(|live| live.publication() == publication && live.is_received(number))
         };
-        let mut way = Way { link: &self.link, outbox: &self.outbox, now, written: 0 };
+        let way = Way { link: &self.link, outbox: &self.outbox, now };
         let live = is_beside_live.then_some(is_live_silent);
-        self.backfill.poll(cx, &mut way, live, &is_received)
+        self.backfill.poll(cx, &way, live, &is_received)
     }
 }
 

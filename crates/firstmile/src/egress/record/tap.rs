@@ -1,6 +1,7 @@
-//! From the hub into the recorder: what is on air, from wherever it comes.
+//! From the hub into the recorder: what encoders publish at the studio's own door.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hub::{Feed, Item, Join, Next, Policy, Subscriber};
@@ -16,10 +17,14 @@ const POLICY: Policy = Policy { join: Join::Publication, max_delay: Duration::MA
 /// Bytes taken from the hub at a time.
 const BATCH: usize = 1 << 20;
 
+/// Where a publication comes from.
+pub type FindSource = Arc<dyn Fn(PublicationId) -> Source + Send + Sync>;
+
 /// Records every feed that is switched on, until `shutdown`; then what the rings still have.
 pub async fn run(
     recorder: &Recorder,
     find: impl Fn(&str) -> Option<Feed>,
+    source: FindSource,
     shutdown: &CancellationToken,
 ) {
     let mut switched = recorder.switched();
@@ -43,7 +48,8 @@ pub async fn run(
             let Some(recorder) = recorder.feed(name.as_str()) else { continue };
             let stop = shutdown.child_token();
             running.insert(name, (generation, stop.clone()));
-            taps.spawn(async move { Tap::new(feed, recorder).run(&stop).await });
+            let source = source.clone();
+            taps.spawn(async move { Tap::new(feed, recorder, source).run(&stop).await });
         }
         while taps.try_join_next().is_some() {}
         tokio::select! {
@@ -59,6 +65,7 @@ struct Tap {
     feed: Feed,
     subscriber: Subscriber,
     recorder: FeedRecorder,
+    source: FindSource,
     items: Vec<Item>,
     current: Option<Current>,
 }
@@ -72,9 +79,9 @@ struct Current {
 }
 
 impl Tap {
-    fn new(feed: Feed, recorder: FeedRecorder) -> Self {
+    fn new(feed: Feed, recorder: FeedRecorder, source: FindSource) -> Self {
         let subscriber = feed.follow(POLICY);
-        Self { feed, subscriber, recorder, items: Vec::new(), current: None }
+        Self { feed, subscriber, recorder, source, items: Vec::new(), current: None }
     }
 
     async fn run(&mut self, stop: &CancellationToken) {
@@ -119,11 +126,14 @@ impl Tap {
             self.end();
             self.begin(publication, item.arrival);
         }
-        let Some(current) = &mut self.current else { return };
+        // What comes from a relay is written down as it arrives, late or not.
+        let Some(current) = self.current.as_mut().filter(|current| current.is_from_here) else {
+            return;
+        };
         let arrival = SystemTime::now() - item.arrival.elapsed();
         self.recorder.append(item.position, &item.tag, arrival);
         let number = item.position.number;
-        if current.is_from_here && number > current.end {
+        if number > current.end {
             // The ring has passed this subscriber by, or began after the header before it.
             self.recorder.gone(publication, &[(current.end, number - 1)]);
         }
@@ -135,8 +145,8 @@ impl Tap {
         let is_on_air = self.feed.publication() == Some(publication);
         let age = age.filter(|_| is_on_air).unwrap_or_else(|| first.elapsed());
         let started = SystemTime::now() - age;
-        // What comes from a relay is known by now.
-        self.recorder.begin(publication, started, Source::Here);
+        // What was announced while it was recorded is known already.
+        self.recorder.begin(publication, started, (self.source)(publication));
         let is_from_here = self.recorder.is_from_here(publication);
         self.current = Some(Current { publication, end: 0, is_from_here });
     }

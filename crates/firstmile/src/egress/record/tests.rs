@@ -574,7 +574,8 @@ impl Tapped {
         let stop = CancellationToken::new();
         let (tapped, of, token) = (recorder.clone(), feed.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            tap::run(&tapped, |name| (name == CAMERA).then(|| of.clone()), &token).await;
+            let find = |name: &str| (name == CAMERA).then(|| of.clone());
+            tap::run(&tapped, find, Arc::new(|_| Source::Here), &token).await;
         });
         Self { dir, recorder, feed, stop, task }
     }

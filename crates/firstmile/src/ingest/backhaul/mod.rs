@@ -89,6 +89,12 @@ impl Inbox {
         }
     }
 
+    /// Where a publication that comes from this relay has its tags from.
+    pub fn source(&self, publication: PublicationId) -> Option<Source> {
+        let is_here = self.lock().contains_key(&publication);
+        is_here.then(|| self.lock_missing().source().clone())
+    }
+
     /// The figures of a publication that comes from this relay.
     pub fn figures(&self, publication: PublicationId) -> Option<Figures> {
         let figures = self.lock().get(&publication).map(Incoming::figures)?;
