@@ -165,8 +165,8 @@ impl Lasting {
     }
 
     fn start(&mut self) -> Node {
-        let mut relay =
-            Node::relay(FIRSTMILE).data(self.data.path()).config("start_grace = \"0s\"\n");
+        let lines = "start_grace = \"0s\"\n[backhaul]\ncongestion = \"cubic\"\n";
+        let mut relay = Node::relay(FIRSTMILE).data(self.data.path()).config(lines);
         if let Some([rtmp, secure]) = &self.addresses {
             relay = relay.rtmp(rtmp).secure(secure);
         }
@@ -191,6 +191,10 @@ fn a_relay_that_was_killed_is_rejoined_at_once() {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     lasting.wait_known("camera", true);
+    // One that is lost as soon as it was made is not called again at once.
+    wait_until("the link is some seconds old", PATIENCE, || {
+        studio.status().is_ok_and(|status| status["uptime_s"].as_u64() >= Some(3))
+    });
     relay.kill().unwrap();
     let relay = lasting.start();
     let started = Instant::now();
@@ -250,6 +254,8 @@ fn a_relay_that_stops_delivers_what_encoders_have_sent() {
         encoder.send(&frame(number)).unwrap();
         thread::sleep(Duration::from_millis(10));
     }
+    // It leaves with that, so that nothing but the tags in flight holds up the relay.
+    drop(encoder);
     let stopping = thread::spawn(move || relay.terminate().unwrap().expect_success("SIGTERM"));
     let mut next = 0;
     while next < 100 {
