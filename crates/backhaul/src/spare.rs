@@ -64,16 +64,15 @@ impl Spare {
         self.best[0] = Some(self.best[0].map_or(delay, |best| best.min(delay)));
     }
 
-    /// Whether something may be sent now. `is_live_silent`: live tags are on their way, and their
-    /// reports are overdue.
-    pub fn allows(&mut self, is_live_silent: bool, now: Instant) -> bool {
+    /// Whether something may be sent now.
+    pub fn allows(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.judged) >= INTERVAL {
             self.judge(now);
         }
         let elapsed = now.saturating_duration_since(self.credited).as_secs_f64();
         self.credited = now;
         self.credit = (self.credit + elapsed * self.rate).min(self.rate * BURST);
-        let is_allowed = !self.is_paused && !is_live_silent && self.credit > 0.0;
+        let is_allowed = !self.is_paused && self.credit > 0.0;
         self.was_used_up |= self.credit <= 0.0;
         is_allowed
     }
@@ -117,7 +116,7 @@ mod tests {
             if ms % 25 == 0 {
                 spare.on_live(delay, now);
             }
-            while spare.allows(false, now) {
+            while spare.allows(now) {
                 spare.spend(16_000);
                 queue += 16_000.0;
                 if ms >= 19_000 {
@@ -147,7 +146,7 @@ mod tests {
         let late = |spare: &mut Spare, ms: u64| {
             let now = start + Duration::from_millis(ms);
             spare.on_live(Duration::from_millis(400), now);
-            spare.allows(false, now)
+            spare.allows(now)
         };
         assert!(!late(&mut spare, 100));
         assert!(spare.rate() < FIRST_RATE);
@@ -155,7 +154,6 @@ mod tests {
         assert!(spare.rate() >= LEAST_RATE);
         let now = start + Duration::from_secs(11);
         spare.on_live(Duration::from_millis(70), now);
-        assert!(spare.allows(false, now), "and goes on when live is in time");
-        assert!(!spare.allows(true, now), "not while nothing is heard of live");
+        assert!(spare.allows(now), "and goes on when live is in time");
     }
 }

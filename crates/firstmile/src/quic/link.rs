@@ -265,6 +265,11 @@ impl Link {
         self.connection.set_send_window(window);
     }
 
+    /// Acknowledgements that have come, in all.
+    pub fn acknowledgements(&self) -> u64 {
+        self.connection.stats().frame_rx.acks
+    }
+
     /// Round trip time.
     pub fn rtt(&self) -> Duration {
         self.connection.rtt()

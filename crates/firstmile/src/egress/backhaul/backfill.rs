@@ -82,13 +82,12 @@ impl Backfill {
         None
     }
 
-    /// Sends as much as goes beside live media; `live` is `None` if there is none, else whether its
-    /// reports are overdue. Ready only with an error.
+    /// Sends as much as goes beside live media, if there is some. Ready only with an error.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         way: &Way<'_>,
-        live: Option<bool>,
+        is_beside_live: bool,
         is_received: &dyn Fn(PublicationId, u64) -> bool,
     ) -> Poll<Result<()>> {
         while let Some(asked) = self.wants.front_mut() {
@@ -101,7 +100,7 @@ impl Backfill {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
-            if live.is_some_and(|is_silent| !self.spare.allows(is_silent, way.now)) {
+            if is_beside_live && !self.spare.allows(way.now) {
                 self.pause.as_mut().reset((way.now + PAUSE).into());
                 ready!(self.pause.as_mut().poll(cx));
                 continue;

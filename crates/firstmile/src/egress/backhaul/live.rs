@@ -154,7 +154,7 @@ impl Live {
         is_over
     }
 
-    /// The link stood still: what became late meanwhile is skipped.
+    /// The link was silent: what became late meanwhile is skipped.
     pub(super) fn recover(&mut self) {
         self.lanes.recover();
     }
@@ -167,11 +167,6 @@ impl Live {
 
     pub(super) fn is_received(&self, number: u64) -> bool {
         self.sender.is_received(number)
-    }
-
-    /// Whether something is on its way that was not reported yet.
-    pub(super) fn is_unreported(&self) -> bool {
-        self.sender.unreported_bytes() > 0
     }
 
     pub(super) fn report(&self, encoder_growth_ms: i64) -> Message {

@@ -24,9 +24,11 @@ use crate::spool::Spool;
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between the reports of figures.
 const REPORT_TICKS: u64 = 5;
-/// When reports of live tags are this late, beside a round trip, backfill pauses.
-const OVERDUE: Duration = Duration::from_millis(300);
-/// When they are this late, the link has an outage.
+/// A link is acknowledged ten times a second while media flows: its heartbeats are. When nothing
+/// was acknowledged for this long, beside a round trip, it is given nothing more: what it has would
+/// be sent again before what is live.
+const SILENCE: Duration = Duration::from_millis(250);
+/// When it was this long, what is late is skipped once the link is heard again.
 const OUTAGE: Duration = Duration::from_millis(500);
 
 /// Writes the media of a link's feeds: audio, then live video, then what was asked for afterwards.
@@ -48,9 +50,15 @@ pub(super) struct Pump {
     spool: Spool,
     started: Instant,
     ticks: u64,
-    /// Since when live tags are on their way and nothing was heard of any.
-    unheard: Option<Instant>,
-    is_blocked: bool,
+    acknowledged: Acknowledged,
+}
+
+/// When the peer has acknowledged something last.
+struct Acknowledged {
+    count: u64,
+    at: Instant,
+    /// Whether what it missed since then is to be skipped.
+    is_outage: bool,
 }
 
 /// One feed of the studio.
@@ -79,8 +87,7 @@ impl Pump {
             spool,
             started: now,
             ticks: 0,
-            unheard: None,
-            is_blocked: false,
+            acknowledged: Acknowledged { count: 0, at: now, is_outage: false },
         }
     }
 
@@ -175,7 +182,6 @@ impl Pump {
         let Some(live) = lives.find(|live| live.subscription() == received.subscription) else {
             return;
         };
-        self.unheard = None;
         if let Some(delay) = live.on_received(&received.ranges, now) {
             self.backfill.on_live(delay, now);
         }
@@ -219,10 +225,8 @@ impl Pump {
                 self.outbox.say(&live.report(growth));
             }
         }
-        let mut lives = self.outlets.values().filter_map(|outlet| outlet.live.as_ref());
-        match lives.any(Live::is_unreported) {
-            true => drop(self.unheard.get_or_insert(now)),
-            false => self.unheard = None,
+        if !is_live {
+            self.acknowledged.at = now;
         }
         if is_live {
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;
@@ -233,18 +237,32 @@ impl Pump {
         }
     }
 
-    /// Whether live tags are on their way, and the peer does not say that any of them came.
-    fn is_unheard(&self, limit: Duration, now: Instant) -> bool {
-        let limit = limit + self.link.rtt();
-        self.unheard.is_some_and(|since| now.saturating_duration_since(since) > limit)
+    /// Whether the link is silent: what it is given now waits in it. When it is heard again after
+    /// an outage, what is late meanwhile is skipped.
+    fn is_silent(&mut self, now: Instant) -> bool {
+        let limit = |limit| limit + self.link.rtt();
+        let silence = now.saturating_duration_since(self.acknowledged.at);
+        // Looking costs more than waiting for a while.
+        if silence > TICK {
+            let count = self.link.acknowledgements();
+            if std::mem::replace(&mut self.acknowledged.count, count) != count {
+                self.acknowledged.at = now;
+                if std::mem::take(&mut self.acknowledged.is_outage) {
+                    let lives = self.outlets.values_mut().filter_map(|it| it.live.as_mut());
+                    lives.for_each(Live::recover);
+                }
+                return false;
+            }
+        }
+        self.acknowledged.is_outage |= silence > limit(OUTAGE);
+        silence > limit(SILENCE)
     }
 
     /// Writes what the link takes; ready only with an error.
     fn pass(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let now = Instant::now();
-        if self.is_blocked && self.is_unheard(OUTAGE, now) {
-            let lives = self.outlets.values_mut().filter_map(|outlet| outlet.live.as_mut());
-            lives.for_each(Live::recover);
+        if self.is_silent(now) {
+            return Poll::Pending;
         }
         let way = Way { link: &self.link, outbox: &self.outbox, now };
         let mut blocked = BTreeSet::new();
@@ -275,12 +293,11 @@ impl Pump {
         }
         // Who was blocked first comes first when the link takes something again.
         self.turn = blocked.first().map_or(0, |first| *first);
-        self.is_blocked = !blocked.is_empty();
         self.active = blocked;
-        if !self.is_blocked {
-            return self.backfill(cx, now);
+        match self.active.is_empty() {
+            true => self.backfill(cx, now),
+            false => Poll::Pending,
         }
-        Poll::Pending
     }
 
     fn backfill(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<()>> {
@@ -288,14 +305,12 @@ impl Pump {
             return Poll::Pending;
         }
         let lives = || self.outlets.values().filter_map(|outlet| outlet.live.as_ref());
-        let is_live_silent = self.is_unheard(OVERDUE, now);
         let is_beside_live = lives().next().is_some();
         let is_received = |publication, number| {
             lives().any(|live| live.publication() == publication && live.is_received(number))
         };
         let way = Way { link: &self.link, outbox: &self.outbox, now };
-        let live = is_beside_live.then_some(is_live_silent);
-        self.backfill.poll(cx, &way, live, &is_received)
+        self.backfill.poll(cx, &way, is_beside_live, &is_received)
     }
 }
 
