@@ -1,0 +1,168 @@
+//! A model of the recorder's journal: which tags it has, and which will never come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use backhaul::{Ranges, Settled};
+use media::{PublicationId, Tag};
+
+use crate::encoder::Story;
+
+/// Ranges of one publication's journal: as many holes as an outage may leave, and room.
+const MAX_RANGES: usize = 2_000;
+
+/// Survives the studio's restarts, but for what is known of holes that may still close.
+pub(crate) struct Journal {
+    /// Whether each of the feeds is recorded.
+    is_on: [bool; 2],
+    records: BTreeMap<PublicationId, Record>,
+    /// Tags that came because they were asked for.
+    pub(crate) backfilled: u64,
+    /// How long the relay keeps what it has at least, in milliseconds.
+    spool: u64,
+    /// The run of the relay that is there now.
+    pub(crate) relay: u64,
+}
+
+#[derive(Default)]
+struct Record {
+    feed: usize,
+    have: Ranges,
+    gone: Ranges,
+    /// The last number, once the relay has said so.
+    last: Option<u64>,
+    settled: Settled,
+}
+
+impl Journal {
+    pub(crate) fn new(is_on: [bool; 2], spool: u64) -> Self {
+        Self { is_on, records: BTreeMap::new(), backfilled: 0, spool, relay: 0 }
+    }
+
+    /// The studio was started again.
+    pub(crate) fn reopen(&mut self) {
+        self.records.values_mut().for_each(|record| record.settled = Settled::default());
+    }
+
+    pub(crate) fn begin(&mut self, publication: PublicationId, feed: usize) {
+        if self.is_on[feed] {
+            self.records.entry(publication).or_default().feed = feed;
+        }
+    }
+
+    /// The publication is over.
+    pub(crate) fn keep(&mut self, publication: PublicationId, feed: usize, last: u64) {
+        self.begin(publication, feed);
+        if let Some(record) = self.records.get_mut(&publication) {
+            record.last = record.last.max(Some(last));
+        }
+    }
+
+    /// A tag came live.
+    pub(crate) fn settle(&mut self, publication: PublicationId, number: u64) {
+        if let Some(record) = self.records.get_mut(&publication) {
+            record.settled.on_tag(number);
+        }
+    }
+
+    pub(crate) fn put(
+        &mut self,
+        story: &Story,
+        publication: PublicationId,
+        number: u64,
+        tag: &Tag,
+        previous: Option<u64>,
+        is_late: bool,
+    ) {
+        let sent = story.tag(publication, number);
+        assert_eq!((tag, previous), (&sent.tag, sent.previous), "{publication} {number}");
+        let Some(record) = self.records.get_mut(&publication) else {
+            assert!(!is_late, "nobody records this");
+            return;
+        };
+        record.have.insert(number);
+        assert!(record.have.len() <= MAX_RANGES, "{} ranges", record.have.len());
+        self.backfilled += u64::from(is_late);
+    }
+
+    /// The relay says that these will not come; it may only if it cannot have them.
+    pub(crate) fn give_up(
+        &mut self,
+        story: &Story,
+        publication: PublicationId,
+        gone: &Ranges,
+        ms: u64,
+    ) {
+        let record = self.records.get_mut(&publication).expect("it was asked for");
+        let told = story.of(publication);
+        for (first, last) in gone.iter() {
+            for (hole, end) in record.have.missing(first, last).iter() {
+                for number in hole..=end {
+                    let sent = told.tags.get(number as usize);
+                    let is_old = |sent: u64| ms > sent + self.spool;
+                    assert!(
+                        told.relay != self.relay || sent.is_none_or(|sent| is_old(sent.ms)),
+                        "{publication} {number} is not gone"
+                    );
+                }
+                record.gone.insert_range(hole, end);
+            }
+        }
+    }
+
+    /// What is to be asked for.
+    pub(crate) fn missing(
+        &mut self,
+        on_air: &BTreeSet<PublicationId>,
+        is_all_told: bool,
+        now: Instant,
+    ) -> Vec<(PublicationId, usize, Ranges)> {
+        let mut all = Vec::new();
+        for (publication, record) in &mut self.records {
+            let end = if on_air.contains(publication) {
+                record.settled.below(now)
+            } else if let Some(last) = record.last {
+                last + 1
+            } else if is_all_told {
+                // The relay knows nothing of it any more.
+                record.have.last().map_or(0, |last| last + 1)
+            } else {
+                continue;
+            };
+            if end > 0 {
+                let missing = record.have.missing(0, end - 1);
+                let missing = missing.iter().flat_map(|(first, last)| {
+                    record.gone.missing(first, last).iter().collect::<Vec<_>>()
+                });
+                all.push((*publication, record.feed, missing.collect()));
+            }
+        }
+        all
+    }
+
+    /// What is missing though the relay has had it since before `by`, and could still have it.
+    pub(crate) fn holes(&self, story: &Story, by: u64) -> Vec<(PublicationId, Ranges)> {
+        let mut holes = Vec::new();
+        for (publication, told) in story.0.iter().filter(|(_, told)| self.is_on[told.feed]) {
+            let due = told.tags.iter().take_while(|sent| sent.ms < by).count() as u64;
+            let none = Record::default();
+            let record = self.records.get(publication).unwrap_or(&none);
+            // What a relay had when it was killed is gone: up to the last one that came, the
+            // journal knows.
+            let end = match told.relay == self.relay {
+                true => due,
+                false => due.min(record.have.last().map_or(0, |last| last + 1)),
+            };
+            if end == 0 {
+                continue;
+            }
+            let mut there: Ranges = record.have.clone();
+            record.gone.iter().for_each(|(first, last)| there.insert_range(first, last));
+            let missing = there.missing(0, end - 1);
+            if !missing.is_empty() {
+                holes.push((*publication, missing));
+            }
+        }
+        holes
+    }
+}
