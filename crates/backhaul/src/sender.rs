@@ -50,6 +50,8 @@ pub struct Sender {
     sent: TrackSet<Option<u64>>,
     /// The headers of video in force, by number.
     headers: BTreeMap<u64, Header>,
+    /// What waited on the stream of video does not come.
+    gave_up_video: bool,
     /// What the peer has, as far as it is remembered.
     received: Ranges,
     unreported: BTreeMap<u64, Unreported>,
@@ -79,6 +81,7 @@ impl Sender {
             subscription,
             sent: released,
             headers: BTreeMap::new(),
+            gave_up_video: false,
             received,
             unreported: BTreeMap::new(),
             unreported_bytes: 0,
@@ -87,10 +90,18 @@ impl Sender {
         }
     }
 
+    /// Takes note that the stream of video was reset: the next video tag, which is to be one that
+    /// decoding can start at or a header, says that what was sent before may not come.
+    pub fn give_up_video(&mut self) {
+        self.gave_up_video = true;
+    }
+
     /// Plans a tag that arrived in the hub at `arrival` and leaves `now`.
     pub fn send(&mut self, position: Position, tag: &Tag, arrival: Instant, now: Instant) -> Send {
         let before = self.sent[tag.track].replace(position.number);
-        let hole = position.previous.filter(|previous| Some(*previous) > before);
+        let is_given_up = tag.track == Track::Video && std::mem::take(&mut self.gave_up_video);
+        let is_hole = |previous: &u64| Some(*previous) > before || is_given_up;
+        let hole = position.previous.filter(is_hole);
         let skips = hole.map_or_else(Vec::new, |to| self.skip(tag.track, before, to));
         if tag.is_header() && tag.track == Track::Video {
             let (role, ids, previous) = (tag.role, TrackIds::of(tag), position.previous);
@@ -143,7 +154,9 @@ impl Sender {
             skips.extend(hole.map(|to| skip(from, to)));
             from = Some(number);
         }
-        skips.push(skip(from, to));
+        if from < Some(to) {
+            skips.push(skip(from, to));
+        }
         skips
     }
 
@@ -283,6 +296,32 @@ mod tests {
         assert_eq!(released, [1, 2, 40, 5_000].map(|number| Release::Tag(Track::Video, number)));
         sender.send(position(6_000, Some(5_000)), &header(1), now, now);
         assert_eq!(sender.headers.keys().collect::<Vec<_>>(), [&1, &40, &6_000]);
+    }
+
+    /// The link stands still: what waits on it is given up, and the next GOP follows at once.
+    #[test]
+    fn what_was_given_up_is_skipped_though_no_number_is_missing() {
+        let now = Instant::now();
+        let mut sender = Sender::new(3, TrackSet::default(), Ranges::default());
+        let mut receiver = Receiver::default();
+        let header = Tag::new(Track::Video, 0, Bytes::from_static(&[0x17, 0, 0, 0, 0]));
+        sender.send(position(1, None), &header, now, now);
+        sender.send(position(2, Some(1)), &video(0x17), now, now);
+        sender.send(position(4, Some(2)), &video(0x27), now, now);
+        receiver.on_tag(Track::Video, 1, None).unwrap();
+        sender.give_up_video();
+        let next = sender.send(position(6, Some(4)), &video(0x17), now, now);
+        assert_eq!((next.stream, next.gives_up_video), (StreamChoice::NewVideo, true));
+        assert_eq!(next.skips, [skip(Track::Video, Some(1), 4)]);
+        next.skips.iter().for_each(|skip| receiver.on_skip(skip).unwrap());
+        receiver.on_tag(Track::Video, 6, Some(4)).unwrap();
+        let released: Vec<_> = std::iter::from_fn(|| receiver.poll()).collect();
+        assert_eq!(released, [1, 6].map(|number| Release::Tag(Track::Video, number)));
+        assert_eq!(sender.send(position(7, Some(6)), &video(0x27), now, now).skips, []);
+        sender.send(position(8, Some(7)), &header, now, now);
+        sender.give_up_video();
+        let next = sender.send(position(9, Some(8)), &video(0x17), now, now);
+        assert_eq!(next.skips, [skip(Track::Video, None, 7)], "not the header");
     }
 
     #[test]

@@ -175,16 +175,27 @@ impl Cursor {
         self.is_late = true;
     }
 
-    /// Whether it will skip when it is asked for the next entry.
+    /// Whether it will skip when it is asked for the next entry, and not only to that one.
     pub(crate) fn will_skip(&self, view: &View<'_>) -> bool {
         if !self.is_joined {
             return false;
         }
-        let Some(entry) = view.ring.entry(self.next) else {
-            return self.next < view.ring.front();
+        if self.next < view.ring.front() {
+            return true;
+        }
+        let is_next = |entry: &Entry| {
+            self.is_beyond(entry) || self.takes.has(entry.tag.track) && !self.has_already(entry)
         };
-        let age = view.now.saturating_duration_since(entry.arrival);
-        self.is_too_late(age) && self.skip_target(view).is_some()
+        let next = view.ring.range(self.next).find(|(_, entry)| is_next(entry));
+        next.filter(|(_, entry)| !self.is_beyond(entry)).is_some_and(|(serial, entry)| {
+            let age = view.now.saturating_duration_since(entry.arrival);
+            self.is_too_late(age) && self.skip_target(serial, view).is_some()
+        })
+    }
+
+    /// Whether a bound cursor does not read this entry, nor any that follows.
+    fn is_beyond(&self, entry: &Entry) -> bool {
+        self.is_bound && self.publication != Some(entry.position.publication)
     }
 
     fn is_too_late(&self, age: Duration) -> bool {
@@ -271,7 +282,7 @@ impl Cursor {
             return Step::End;
         };
         let publication = entry.position.publication;
-        if self.is_bound && self.publication != Some(publication) {
+        if self.is_beyond(entry) {
             self.is_past = true;
             return Step::End;
         }
@@ -287,7 +298,7 @@ impl Cursor {
         let age = view.now.saturating_duration_since(entry.arrival);
         self.is_late = self.is_too_late(age);
         if self.is_late
-            && let Some(target) = self.skip_target(view)
+            && let Some(target) = self.skip_target(self.next, view)
         {
             self.skip_to(target, view);
             return Step::Passed;
@@ -333,11 +344,11 @@ impl Cursor {
         })
     }
 
-    /// Where a subscriber that is too late goes: the newest keyframe ahead of it; without
+    /// Where a subscriber that is too late for `next` goes: the newest keyframe ahead of it; without
     /// keyframes, by time.
-    fn skip_target(&self, view: &View<'_>) -> Option<u64> {
+    fn skip_target(&self, next: u64, view: &View<'_>) -> Option<u64> {
         if let Some(keyframe) = view.ring.newest_keyframe() {
-            return Some(keyframe).filter(|keyframe| *keyframe > self.next);
+            return Some(keyframe).filter(|keyframe| *keyframe > next);
         }
         if view.has_keyframes {
             return None;
@@ -345,9 +356,9 @@ impl Cursor {
         // Half the allowed delay at most, so that the next skip is not due at once.
         let fresh = FRESH.min(self.policy.max_delay / 2);
         let is_fresh = |entry: &Entry| view.now.saturating_duration_since(entry.arrival) <= fresh;
-        let target = view.ring.range(self.next).rev().take_while(|(_, entry)| is_fresh(entry));
+        let target = view.ring.range(next).rev().take_while(|(_, entry)| is_fresh(entry));
         let target = target.last().map_or(view.ring.end(), |(serial, _)| serial);
-        Some(target).filter(|target| *target > self.next)
+        Some(target).filter(|target| *target > next)
     }
 
     /// The ring has passed the cursor by.
@@ -358,7 +369,7 @@ impl Cursor {
                 self.gate = true;
                 view.ring.end()
             }
-            None => self.skip_target(view).unwrap_or(view.ring.front()),
+            None => self.skip_target(self.next, view).unwrap_or(view.ring.front()),
         };
         self.skip_to(target, view);
     }

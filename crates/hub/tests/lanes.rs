@@ -146,3 +146,20 @@ fn a_bell_rings_for_what_has_changed() {
     drop(Encoder::start(&hall, B, start, 50));
     assert_eq!(bell.take(), [].into());
 }
+
+#[test]
+fn what_leads_to_the_next_frame_is_no_skip() {
+    let feed = Feed::new(Limits::default());
+    let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
+    encoder.run(50);
+    let mut lanes = lanes(&feed, A);
+    read(&mut lanes, Lane::Video, encoder.now());
+    // A keyframe follows the last frame that was read, and between them there is sound.
+    encoder.publisher.push(audio(1_999), encoder.now()).unwrap();
+    encoder.run(5);
+    lanes.recover();
+    let now = encoder.now() + ms(400);
+    assert!(!lanes.will_skip(now), "nothing seen lies before the keyframe");
+    let seen = times(&read(&mut lanes, Lane::Video, now));
+    assert_eq!(seen, (50..55).map(|frame| frame * 40).collect::<Vec<_>>());
+}

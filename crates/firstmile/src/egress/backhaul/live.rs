@@ -98,6 +98,7 @@ impl Live {
     /// What waits will be skipped: the peer need not have it first.
     fn give_up_video(&mut self, way: &Way<'_>) {
         self.video.give_up();
+        self.sender.give_up_video();
         let taken = std::mem::take(&mut self.video_items);
         // Headers go on the other stream, and may be in force after the skip.
         for item in taken.iter().filter(|item| item.tag.is_header()) {
