@@ -147,12 +147,17 @@ impl Live {
             && self.video_items.is_empty();
         let is_over = is_sent && self.lanes.is_over();
         if is_over {
-            self.steady.finish();
-            self.video.finish();
-            let ended = Ended { publication: self.publication, edges: self.sender.edges() };
-            outbox.say(&Message::Ended(ended));
+            self.end(outbox);
         }
         is_over
+    }
+
+    /// Says that nothing more comes; what the link has not taken is given up.
+    pub(super) fn end(&mut self, outbox: &Outbox) {
+        self.steady.finish();
+        self.video.finish();
+        let ended = Ended { publication: self.publication, edges: self.sender.edges() };
+        outbox.say(&Message::Ended(ended));
     }
 
     /// The link was silent: what became late meanwhile is skipped.

@@ -152,7 +152,11 @@ impl Pump {
         let outlet = self.outlets.get_mut(key).expect("every key has its outlet");
         // One that is over is sent as far as the hub still has it; at worst, not at all.
         info!(feed = outlet.name, publication = %subscribe.publication, "sending");
-        outlet.live = Some(Live::new(&outlet.feed, subscribe));
+        let publication = subscribe.publication;
+        let before = outlet.live.replace(Live::new(&outlet.feed, subscribe));
+        if let Some(mut before) = before.filter(|live| live.publication() != publication) {
+            before.end(&self.outbox);
+        }
         self.active.insert(*key);
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Incoming {
     /// Its name on the present link; `None` while there is none.
     subscription: Option<u64>,
     publisher: Option<Publisher>,
+    /// The relay has announced another since.
+    is_superseded: bool,
     /// When its encoder's session began.
     started: SystemTime,
     recorder: Option<FeedRecorder>,
@@ -80,6 +82,7 @@ impl Incoming {
             publication,
             subscription: Some(subscription),
             publisher: None,
+            is_superseded: false,
             started,
             recorder: None,
             settled: Settled::default(),
@@ -104,7 +107,13 @@ impl Incoming {
     /// Whether a new link should ask for the rest of it.
     pub(super) fn is_wanted(&self) -> bool {
         let is_cut = self.publisher.as_ref().is_some_and(|publisher| publisher.cut().is_some());
-        !is_cut && self.ended.is_none()
+        // For one feed a relay sends one publication, the one that was asked for last.
+        !is_cut && !self.is_superseded && self.ended.is_none()
+    }
+
+    /// The relay has another on air now: this one may go on, but not begin.
+    pub(super) fn supersede(&mut self) {
+        self.is_superseded = true;
     }
 
     /// Goes on by this name on a new link.
@@ -212,6 +221,7 @@ impl Incoming {
         let now = Instant::now();
         let publisher = match &mut self.publisher {
             Some(publisher) => publisher,
+            None if self.is_superseded => return Err("another encoder took over".to_owned()),
             None => {
                 let publish = self.feed.publish(self.publication, now);
                 let publisher = publish.map_err(|fought| fought.to_string())?;

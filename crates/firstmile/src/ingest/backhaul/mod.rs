@@ -259,6 +259,8 @@ impl Inbox {
         let mut incoming = Incoming::new(name, feed, publication, started, subscription);
         incoming.record(recorder, self.lock_missing().source());
         let message = incoming.subscribe(subscription, budget);
+        let of_feed = publications.values_mut().filter(|other| other.name() == incoming.name());
+        of_feed.for_each(Incoming::supersede);
         publications.insert(publication, incoming);
         Ok(Some(message))
     }
@@ -425,4 +427,86 @@ fn find(
     let mut all = publications.iter_mut();
     let found = all.find(|(_, incoming)| incoming.subscription() == Some(subscription));
     found.map(|(publication, incoming)| (*publication, incoming))
+}
+
+#[cfg(test)]
+mod tests {
+    use backhaul::Subscribe;
+    use hub::Limits;
+    use media::{Tag, Track};
+
+    use super::*;
+
+    const A: PublicationId = PublicationId([1; 16]);
+    const B: PublicationId = PublicationId([2; 16]);
+
+    struct OneFeed(Feed);
+
+    impl Feeds for OneFeed {
+        fn feed(&self, _: &str) -> Option<Feed> {
+            Some(self.0.clone())
+        }
+
+        fn list(&self) -> watch::Receiver<Arc<FeedList>> {
+            watch::channel(Arc::default()).1
+        }
+
+        fn budget(&self, _: &str) -> Option<Duration> {
+            None
+        }
+
+        fn recorder(&self, _: &str) -> Option<FeedRecorder> {
+            None
+        }
+
+        fn refused(&self, _: &str, _: &str) {}
+    }
+
+    fn announce(inbox: &Inbox, feeds: &OneFeed, publication: PublicationId, names: &mut u64) {
+        let age = Duration::ZERO;
+        let announce = Announce { feed: "camera".into(), publication, age };
+        let answer = inbox.message(Message::Announce(announce), feeds, names).unwrap();
+        assert!(matches!(answer, Some(Message::Subscribe(_))), "{answer:?}");
+    }
+
+    fn first_tag(inbox: &Inbox, subscription: u64) -> Option<PublicationId> {
+        let body = Bytes::from_static(&[0xaf, 1, 7]);
+        let Tag { track, timestamp, body, .. } = Tag::new(Track::Audio, 0, body);
+        let length = body.len();
+        let header =
+            TagHeader { track, number: 0, previous: None, timestamp, queued_us: 0, length };
+        inbox.receive(subscription, &header, body).unwrap().map(|(publication, _)| publication)
+    }
+
+    fn inbox() -> (Inbox, OneFeed) {
+        (Inbox::new(Source::Relay("relay".into())), OneFeed(Feed::new(Limits::default())))
+    }
+
+    /// The first tag of an encoder that was replaced at once comes after that of its successor.
+    #[test]
+    fn what_was_replaced_before_it_began_does_not_take_over() {
+        let ((inbox, feeds), mut names) = (inbox(), 0);
+        announce(&inbox, &feeds, A, &mut names);
+        announce(&inbox, &feeds, B, &mut names);
+        assert_eq!(first_tag(&inbox, 2), None);
+        assert_eq!(feeds.0.publication(), Some(B));
+        assert_eq!(first_tag(&inbox, 1), Some(A), "it is closed");
+        assert_eq!(feeds.0.publication(), Some(B));
+    }
+
+    /// A relay sends one publication of a feed: to ask for two is to lose the one on air.
+    #[test]
+    fn a_new_link_asks_for_the_latest_publication_of_a_feed() {
+        for _ in 0..20 {
+            let ((inbox, feeds), mut names) = (inbox(), 0);
+            announce(&inbox, &feeds, A, &mut names);
+            announce(&inbox, &feeds, B, &mut names);
+            inbox.lock().values_mut().for_each(Incoming::interrupt);
+            let asked = inbox.resume(&feeds, &mut 0);
+            let [Message::Subscribe(Subscribe { publication, .. })] = &asked[..] else {
+                panic!("{asked:?}")
+            };
+            assert_eq!(*publication, B);
+        }
+    }
 }
