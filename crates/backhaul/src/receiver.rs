@@ -82,12 +82,13 @@ impl Receiver {
         previous: Option<u64>,
     ) -> Result<Arrival, Error> {
         let order = &mut self.tracks[track];
+        // The one that the others wait for is always welcome, and what finds no room may come again.
+        if order.held.len() >= MAX_HELD && previous > order.edge {
+            return Err(Error::Limit("too many tags wait for one that does not come"));
+        }
         let is_new = self.received.insert(number);
         if !is_new || Some(number) <= order.edge || order.held.contains_key(&number) {
             return Ok(Arrival::Late);
-        }
-        if order.held.len() >= MAX_HELD {
-            return Err(Error::Limit("too many tags wait for one that does not come"));
         }
         order.held.insert(number, previous);
         Ok(Arrival::Kept)
