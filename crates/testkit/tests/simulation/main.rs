@@ -22,6 +22,7 @@ use network::To;
 use world::{Event, World};
 
 const PICTURES: Kind = Kind::Pictures { gop: 50 };
+const SHORT: Kind = Kind::Pictures { gop: 12 };
 /// Longer than any story.
 const SPOOL: Duration = Duration::from_secs(600);
 
@@ -96,6 +97,28 @@ fn an_outage_leaves_no_hole_in_the_journal() {
     world.assert_live();
     world.assert_recorded(20_000);
     assert!(world.journal.backfilled > 100, "{} tags", world.journal.backfilled);
+}
+
+/// Every byte of a conversation may be the last one of its link, in both directions; twice in a
+/// row, so that what was said on the second link is cut as well.
+#[test]
+fn a_conversation_may_be_cut_at_every_byte() {
+    for to in [To::Studio, To::Relay] {
+        for bytes in (1..420).step_by(3) {
+            let mut world = World::new(bytes, [SHORT, Kind::Sound], [true, true], SPOOL);
+            world.run(300);
+            world.apply(Event::Takeover { feed: 0, kind: SHORT });
+            world.apply(Event::CutAt { to, bytes });
+            world.run(600);
+            world.apply(Event::CutAt { to, bytes: bytes % 200 });
+            world.run(900);
+            world.apply(Event::Takeover { feed: 1, kind: SHORT });
+            let back_by = world.back_by();
+            world.run(back_by);
+            world.assert_live();
+            world.assert_recorded(10_000);
+        }
+    }
 }
 
 proptest! {

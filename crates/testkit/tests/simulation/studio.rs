@@ -43,7 +43,8 @@ pub(crate) struct Came {
 /// A studio; a restart makes a new one around the same journal.
 pub(crate) struct Studio {
     pub(crate) feeds: Vec<Feed>,
-    incoming: HashMap<PublicationId, Incoming>,
+    /// By their order of announcement.
+    incoming: Vec<Incoming>,
     closed: HashSet<PublicationId>,
     pub(crate) link: Option<Link>,
     pub(crate) came: Vec<Came>,
@@ -80,7 +81,7 @@ impl Studio {
     pub(crate) fn new() -> Self {
         Self {
             feeds: FEEDS.iter().map(|_| Feed::new(Limits::default())).collect(),
-            incoming: HashMap::new(),
+            incoming: Vec::new(),
             closed: HashSet::new(),
             link: None,
             came: Vec::new(),
@@ -109,7 +110,7 @@ impl Studio {
 
     pub(crate) fn lose_link(&mut self) {
         self.link = None;
-        self.incoming.values_mut().for_each(Incoming::interrupt);
+        self.incoming.iter_mut().for_each(Incoming::interrupt);
     }
 
     /// Does all that is due now.
@@ -122,11 +123,11 @@ impl Studio {
             let heartbeat = Datagram::decode(datagram);
             assert!(matches!(heartbeat, Ok(Datagram::Heartbeat(_))), "{heartbeat:?}");
         }
-        self.incoming.retain(|_, incoming| !incoming.is_over(ms));
+        self.incoming.retain(|incoming| !incoming.is_over(ms));
         let Some(link) = &mut self.link else { return };
         if link.report_at.is_some_and(|at| ms >= at) {
             link.report_at = None;
-            for incoming in self.incoming.values_mut() {
+            for incoming in &mut self.incoming {
                 let Some(subscription) = incoming.subscription else { continue };
                 let Some(ranges) = incoming.receiver.take_report() else { continue };
                 let report = Datagram::Received(Received { subscription, ranges });
@@ -179,7 +180,7 @@ impl Studio {
             return;
         }
         link.report_at.get_or_insert(around.ms + REPORT_INTERVAL);
-        let mut all = self.incoming.values_mut();
+        let mut all = self.incoming.iter_mut();
         let Some(incoming) = all.find(|incoming| incoming.subscription == Some(name)) else {
             return;
         };
@@ -193,7 +194,7 @@ impl Studio {
 
     fn went(&mut self, publication: PublicationId, went: Result<(), String>) {
         let Err(text) = went else { return };
-        self.incoming.remove(&publication);
+        self.incoming.retain(|incoming| incoming.publication != publication);
         self.closed.insert(publication);
         let link = self.link.as_mut().expect("there is a link");
         link.session.send(&Message::Close(Close { publication, text }));
@@ -207,8 +208,8 @@ impl Studio {
                 let key = |name: &&str| FeedKey { name: (*name).to_owned(), hash: [0; 32] };
                 link.session.send(&Message::Feeds(FEEDS.iter().map(key).collect()));
                 link.session.send(&Message::Logins(Vec::new()));
-                self.incoming.retain(|_, incoming| incoming.is_wanted());
-                for incoming in self.incoming.values_mut() {
+                self.incoming.retain(Incoming::is_wanted);
+                for incoming in &mut self.incoming {
                     link.names += 1;
                     link.session.send(&incoming.resume(link.names));
                 }
@@ -221,12 +222,13 @@ impl Studio {
             Message::Announce(announce) => self.announce(&announce, around),
             Message::Ended(ended) => {
                 link.on_air.remove(&ended.publication);
-                if let Some(incoming) = self.incoming.get_mut(&ended.publication) {
+                let mut all = self.incoming.iter_mut();
+                if let Some(incoming) = all.find(|it| it.publication == ended.publication) {
                     incoming.end(ended.edges, around.ms);
                 }
             }
             Message::Skip(skip) => {
-                let mut all = self.incoming.values_mut();
+                let mut all = self.incoming.iter_mut();
                 let found = all.find(|it| it.subscription == Some(skip.subscription));
                 let Some(incoming) = found else { return };
                 incoming.receiver.on_skip(&skip).expect("it is sane");
@@ -258,11 +260,13 @@ impl Studio {
             let text = "another encoder took over".to_owned();
             return link.session.send(&Message::Close(Close { publication, text }));
         }
-        if !self.incoming.contains_key(&publication) {
+        if self.incoming.iter().all(|incoming| incoming.publication != publication) {
+            // What was announced before is over.
+            self.incoming.iter_mut().filter(|it| it.is_of(feed)).for_each(Incoming::supersede);
             link.names += 1;
-            let incoming = Incoming::new((feed, self.feeds[feed].clone()), publication);
-            let incoming = self.incoming.entry(publication).or_insert(incoming);
+            let mut incoming = Incoming::new((feed, self.feeds[feed].clone()), publication);
             link.session.send(&incoming.resume(link.names));
+            self.incoming.push(incoming);
         }
     }
 

@@ -132,7 +132,8 @@ impl World {
                 self.calm_at = self.calm_at.max(ms + length);
                 // What the link had taken before has to go first.
                 let backlog = self.network.rate.max(GOOD_RATE) * BACKLOG;
-                self.clear_since = self.clear_since.max(ms + backlog / rate);
+                let from = ms.max(self.network.blocked_until);
+                self.clear_since = self.clear_since.max(from + backlog / rate);
             }
             Event::Lossy { length, loss } => {
                 self.network.loss = loss;

@@ -47,7 +47,11 @@ impl Live {
                 Lane::Video => (&mut self.video, &mut self.video_items),
             };
             if !out.flush(way) {
-                return false;
+                if lane == Lane::Rest || !self.lanes.will_skip(way.now) {
+                    return false;
+                }
+                self.give_up_video(way);
+                continue;
             }
             if items.is_empty() {
                 let mut taken = Vec::new();
@@ -58,6 +62,16 @@ impl Live {
             self.plan(&item, way);
         }
         self.steady.flush(way)
+    }
+
+    /// What waits will be skipped: the studio need not have it first.
+    fn give_up_video(&mut self, way: &mut Way<'_>) {
+        self.video.give_up(way);
+        self.sender.give_up_video();
+        let taken = std::mem::take(&mut self.video_items);
+        for item in taken.iter().filter(|item| item.tag.is_header()) {
+            self.plan(item, way);
+        }
     }
 
     fn plan(&mut self, item: &Item, way: &mut Way<'_>) {

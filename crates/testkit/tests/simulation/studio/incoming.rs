@@ -18,6 +18,8 @@ pub(super) struct Incoming {
     pub(super) receiver: Receiver,
     feed: (usize, Feed),
     publisher: Option<Publisher>,
+    /// Another was announced after it.
+    is_superseded: bool,
     bodies: HashMap<(Track, u64), (Position, Tag)>,
     ended: Option<TrackSet<Option<u64>>>,
     silent_since: Option<u64>,
@@ -31,6 +33,7 @@ impl Incoming {
             receiver: Receiver::default(),
             feed,
             publisher: None,
+            is_superseded: false,
             bodies: HashMap::new(),
             ended: None,
             silent_since: None,
@@ -39,7 +42,15 @@ impl Incoming {
 
     pub(super) fn is_wanted(&self) -> bool {
         let is_cut = self.publisher.as_ref().is_some_and(|publisher| publisher.cut().is_some());
-        !is_cut && self.ended.is_none()
+        !is_cut && !self.is_superseded && self.ended.is_none()
+    }
+
+    pub(super) fn is_of(&self, feed: usize) -> bool {
+        self.feed.0 == feed
+    }
+
+    pub(super) fn supersede(&mut self) {
+        self.is_superseded = true;
     }
 
     /// Asks for what is still to come, by this name.
@@ -102,6 +113,7 @@ impl Incoming {
             }
             let publisher = match &mut self.publisher {
                 Some(publisher) => publisher,
+                None if self.is_superseded => return Err("another encoder took over".to_owned()),
                 None => {
                     let publisher = self.feed.1.publish(self.publication, around.now);
                     self.publisher.insert(publisher.map_err(|fought| fought.to_string())?)
