@@ -251,7 +251,7 @@ impl Pump {
         }
         let lives = || self.outlets.iter().filter_map(|outlet| outlet.live.as_ref());
         let is_overdue = now.saturating_duration_since(self.reported) > OVERDUE;
-        let is_silent = is_overdue && lives().any(|live| live.sender.unreported_bytes() > 0);
+        let is_silent = is_overdue && lives().any(|live| live.sender.awaits_report(now));
         let is_received = |publication, number| {
             let mut its = lives().filter(|live| live.publication == publication);
             its.any(|live| live.sender.is_received(number))

@@ -130,10 +130,7 @@ impl World {
                 self.network.rate = rate;
                 self.wide_at = ms + length;
                 self.calm_at = self.calm_at.max(ms + length);
-                // What the link had taken before has to go first.
-                let backlog = self.network.rate.max(GOOD_RATE) * BACKLOG;
-                let from = ms.max(self.network.blocked_until);
-                self.clear_since = self.clear_since.max(from + backlog / rate);
+                self.drained_by(ms.max(self.network.blocked_until));
             }
             Event::Lossy { length, loss } => {
                 self.network.loss = loss;
@@ -199,7 +196,13 @@ impl World {
 
     fn trouble_until(&mut self, ms: u64) {
         self.calm_at = self.calm_at.max(ms);
-        self.clear_since = self.clear_since.max(ms);
+        self.drained_by(ms);
+    }
+
+    /// What the link had taken by then has to go first.
+    fn drained_by(&mut self, ms: u64) {
+        let backlog = GOOD_RATE * BACKLOG / self.network.rate;
+        self.clear_since = self.clear_since.max(ms + backlog);
     }
 
     fn encode(&mut self) {
