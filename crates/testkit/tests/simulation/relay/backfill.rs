@@ -65,7 +65,7 @@ impl Backfill {
     ) {
         while let Some(asked) = self.wants.front_mut() {
             if !asked.out.flush(way)
-                || live.is_some_and(|is_silent| !self.spare.allows(is_silent, way.now))
+                || live.is_some_and(|is_silent| is_silent || !self.spare.allows(way.now))
             {
                 return;
             }
