@@ -340,6 +340,14 @@ impl<G: Gate> Door<G> {
                 }
             };
             opened = None;
+            if let Err(rtmp::name::Error::TooLong) = request.target() {
+                self.hits.count(Limit::Names);
+                let why = match request.intent {
+                    Intent::Publish => Rejection::Denied,
+                    Intent::Play => Rejection::NotFound,
+                };
+                return self.refuse(connection, guest, &request, why).await;
+            }
             match request.intent {
                 Intent::Publish => {
                     let answer = guest.stay(self.gate.publish(&request, connection.peer));
@@ -479,9 +487,6 @@ impl<G: Gate> Door<G> {
         let client = client_name(request);
         match why {
             Rejection::Denied => {
-                if let Err(rtmp::name::Error::TooLong) = request.target() {
-                    self.hits.count(Limit::Names);
-                }
                 let why = "the key is unknown or wrong";
                 self.count_failure(connection.peer, guest, Some(&client), why).await?;
             }

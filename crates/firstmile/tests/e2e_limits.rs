@@ -268,6 +268,63 @@ fn a_name_beyond_255_bytes_is_denied_like_any_other_and_counted() {
     wait_hits(&studio, "names", 1);
 }
 
+#[test]
+fn amf_and_names_have_the_bounds_that_are_set() {
+    let studio = studio(
+        "[limits.rtmp]\namf_depth = 4\namf_elements = 128\namf_text = \"4 KiB\"\n\
+         amf_all_text = \"16 KiB\"\nname_bytes = \"64 B\"\nquery_bytes = \"64 B\"\n",
+    );
+    // Whatever its name is, it is answered.
+    let command = |arguments: &[u8]| {
+        chunk(3, 20, &[&b"\x02\x00\x01x\x00\x3f\xf0\0\0\0\0\0\0"[..], arguments].concat())
+    };
+    let list = |depth: usize| [&b"\x0a\0\0\0\x01".repeat(depth - 1)[..], &[5]].concat();
+    // In chunks of 128 bytes, as long as nothing else was said.
+    let size = chunk(2, 1, &60_000_u32.to_be_bytes());
+    let text = |length: u16| [&[2][..], &length.to_be_bytes(), &vec![b'x'; length.into()]].concat();
+    for (within, beyond) in [
+        (list(4), list(5)),
+        (vec![5; 126], vec![5; 127]),
+        (text(4 << 10), text((4 << 10) + 1)),
+        (text(4 << 10).repeat(3), text(4 << 10).repeat(4)),
+    ] {
+        let before = hits(&studio, "amf");
+        let mut encoder = encoder(&studio);
+        encoder.send_raw(&[&size[..], &command(&within)].concat()).unwrap();
+        let answers = |encoder: &OwnClient| {
+            encoder
+                .messages()
+                .iter()
+                .filter(|message| message.body.starts_with(b"\x02\0\x07_result"))
+                .count()
+        };
+        let so_far = answers(&encoder);
+        while answers(&encoder) == so_far {
+            assert!(encoder.read(PATIENCE).unwrap(), "it was ended");
+        }
+        assert_eq!(hits(&studio, "amf"), before);
+        let _ = encoder.send_raw(&command(&beyond));
+        ended(&mut encoder);
+        wait_hits(&studio, "amf", before + 1);
+    }
+    let key = studio.key("camera");
+    let (fits, long) = ("y".repeat(64), "y".repeat(65));
+    OwnClient::ready(&studio.url(&format!("{key}?{fits}")), Intent::Publish);
+    OwnClient::ready(&studio.url(&format!("camera?{fits}")), Intent::Play);
+    // "live/" and the rest: with a good key too.
+    let path = format!("{}/{key}", "x".repeat(64 - "live/".len() - key.len()));
+    let asked = [
+        (format!("{key}?{long}"), Intent::Publish, "NetStream.Publish.Denied"),
+        (path, Intent::Publish, "NetStream.Publish.Denied"),
+        (format!("camera?{long}"), Intent::Play, "NetStream.Play.StreamNotFound"),
+    ];
+    for (number, (name, intent, code)) in (1..).zip(asked) {
+        let mut client = OwnClient::connect(&studio.url(&name), intent).unwrap();
+        assert_eq!(ended(&mut client).as_deref(), Some(code), "{name}");
+        wait_hits(&studio, "names", number);
+    }
+}
+
 /// A type 0 chunk with a whole message.
 fn chunk(id: u8, type_id: u8, body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_be_bytes();

@@ -9,17 +9,32 @@ use bytes::{BufMut, BytesMut};
 
 use crate::amf3;
 
-/// Objects and arrays inside each other; real metadata has three.
-const MAX_DEPTH: usize = 16;
+/// How much one message may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Objects and arrays inside each other; real metadata has three. More than
+    /// [`Bounds::MOST`] has is never decoded.
+    pub depth: usize,
+    /// Values; real metadata has some dozens.
+    pub elements: usize,
+    /// Bytes of one string; the longest real ones are connection URLs.
+    pub text: usize,
+    /// Bytes of all text after AMF3 references were followed: they must not multiply it.
+    pub all_text: usize,
+}
 
-/// Values in one message; real metadata has some dozens.
-const MAX_ELEMENTS: usize = 1024;
+impl Bounds {
+    /// The most that makes sense: each level is a call and takes of the stack, each value takes
+    /// some ten times its bytes of memory, and a message has 16 MiB (RTMP 1.0 §5.3.1.2).
+    pub const MOST: Self =
+        Self { depth: 64, elements: 65_536, text: 16 * 1024 * 1024, all_text: 16 * 1024 * 1024 };
+}
 
-/// A string; the longest real ones are connection URLs.
-const MAX_STRING: usize = 64 * 1024;
-
-/// Text in one message after AMF3 references were followed: they must not multiply it.
-const MAX_TEXT: usize = 256 * 1024;
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { depth: 16, elements: 1024, text: 64 * 1024, all_text: 256 * 1024 }
+    }
+}
 
 /// Why bytes are not AMF, or more than is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +50,7 @@ pub enum Error {
     #[error("reference to nothing")]
     DanglingReference,
     /// Values nested too deeply.
-    #[error("nested deeper than 16")]
+    #[error("nested too deeply")]
     TooDeep,
     /// Too many values, or too much text.
     #[error("too large")]
@@ -213,13 +228,22 @@ impl fmt::Display for Value {
     }
 }
 
-/// Decodes all of `body`, a command or data message in AMF0.
+/// Decodes all of `body`, a command or data message in AMF0, within the default bounds.
 ///
 /// # Errors
 ///
 /// The first thing that is not AMF, or too much of it.
 pub fn decode(body: &[u8]) -> Result<Vec<Value>, Error> {
-    let mut decoder = Decoder::new(body);
+    decode_within(body, &Bounds::default())
+}
+
+/// As [`decode`], within other bounds.
+///
+/// # Errors
+///
+/// As for [`decode`].
+pub fn decode_within(body: &[u8], bounds: &Bounds) -> Result<Vec<Value>, Error> {
+    let mut decoder = Decoder::new(body, bounds);
     let mut values = Vec::new();
     while let Some(value) = decoder.next()? {
         values.push(value);
@@ -238,7 +262,11 @@ pub struct Decoder<'a> {
 #[derive(Debug)]
 pub(crate) struct Budget {
     elements: usize,
+    all_text: usize,
+    /// Bytes of one string; it does not shrink.
     text: usize,
+    /// Levels; they do not shrink.
+    depth: usize,
 }
 
 impl Budget {
@@ -248,16 +276,25 @@ impl Budget {
     }
 
     pub(crate) fn take_text(&mut self, length: usize) -> Result<(), Error> {
-        self.text = self.text.checked_sub(length).ok_or(Error::TooLarge)?;
+        self.all_text = self.all_text.checked_sub(length).ok_or(Error::TooLarge)?;
         Ok(())
+    }
+
+    /// One level down, if there is one.
+    pub(crate) fn deeper(&self, depth: usize) -> Result<usize, Error> {
+        if depth >= self.depth {
+            return Err(Error::TooDeep);
+        }
+        Ok(depth + 1)
     }
 }
 
 impl<'a> Decoder<'a> {
     /// Starts at the beginning of `input`.
-    pub fn new(input: &'a [u8]) -> Self {
-        let budget = Budget { elements: MAX_ELEMENTS, text: MAX_TEXT };
-        Self { input, budget }
+    pub fn new(input: &'a [u8], bounds: &Bounds) -> Self {
+        let Bounds { depth, elements, text, all_text } = *bounds;
+        let depth = depth.min(Bounds::MOST.depth);
+        Self { input, budget: Budget { elements, all_text, text, depth } }
     }
 
     /// The next value; `None` at the end.
@@ -275,7 +312,7 @@ impl<'a> Decoder<'a> {
 
     fn value(&mut self, depth: usize) -> Result<Value, Error> {
         self.budget.take_element()?;
-        let depth = deeper(depth)?;
+        let depth = self.budget.deeper(depth)?;
         Ok(match self.u8()? {
             marker::NUMBER => Value::Number(self.f64()?),
             marker::BOOLEAN => Value::Boolean(self.u8()? != 0),
@@ -338,7 +375,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(crate) fn text(&mut self, length: usize) -> Result<String, Error> {
-        if length > MAX_STRING {
+        if length > self.budget.text {
             return Err(Error::TooLarge);
         }
         let text = self.take(length)?;
@@ -368,14 +405,6 @@ impl<'a> Decoder<'a> {
         let (taken, rest) = self.input.split_first_chunk().ok_or(Error::Truncated)?;
         self.input = rest;
         Ok(*taken)
-    }
-}
-
-/// One level down, if there is one.
-pub(crate) fn deeper(depth: usize) -> Result<usize, Error> {
-    match depth {
-        MAX_DEPTH.. => Err(Error::TooDeep),
-        depth => Ok(depth + 1),
     }
 }
 
@@ -447,5 +476,38 @@ mod tests {
         assert_eq!(decode(b"\x0a\xff\xff\xff\xff\x05"), Err(Error::Truncated));
         let text = [&b"\x02\xff\xff"[..], &[b'x'; 0xffff]].concat();
         assert_eq!(decode(&text.repeat(5)), Err(Error::TooLarge));
+    }
+
+    #[test]
+    fn other_bounds_are_kept_as_well() {
+        let nested = |depth: usize| [&b"\x0a\x00\x00\x00\x01".repeat(depth - 1)[..], &[5]].concat();
+        let text =
+            |length: u16| [&[2][..], &length.to_be_bytes(), &vec![b'x'; length.into()]].concat();
+        let usual = Bounds::default;
+        for (bounds, most, more, error) in [
+            (Bounds { depth: 4, ..usual() }, nested(4), nested(5), Error::TooDeep),
+            (Bounds { depth: 20, ..usual() }, nested(20), nested(21), Error::TooDeep),
+            // However many levels are asked for, the stack holds.
+            (Bounds { depth: usize::MAX, ..usual() }, nested(64), nested(65), Error::TooDeep),
+            (Bounds { elements: 2, ..usual() }, vec![5; 2], vec![5; 3], Error::TooLarge),
+            (Bounds { elements: 2000, ..usual() }, vec![5; 2000], vec![5; 2001], Error::TooLarge),
+            (Bounds { text: 9, ..usual() }, text(9), text(10), Error::TooLarge),
+            (
+                Bounds { all_text: 9, ..usual() },
+                text(3).repeat(3),
+                text(3).repeat(4),
+                Error::TooLarge,
+            ),
+        ] {
+            assert!(decode_within(&most, &bounds).is_ok(), "{bounds:?}");
+            assert_eq!(decode_within(&more, &bounds), Err(error), "{bounds:?}");
+        }
+        // A reference of AMF3 costs what it refers to.
+        let echo = b"\x11\x09\x05\x01\x06\x0bhello\x06\x00";
+        let bounds = Bounds { all_text: 5, ..usual() };
+        assert_eq!(decode_within(echo, &bounds), Err(Error::TooLarge));
+        let deep = [&[0x11][..], &[9, 3, 1].repeat(30), &[1]].concat();
+        assert_eq!(decode(&deep), Err(Error::TooDeep));
+        assert!(decode_within(&deep, &Bounds { depth: 32, ..usual() }).is_ok());
     }
 }

@@ -4,7 +4,7 @@
 //! undefined, vectors and dictionaries are refused. Reference tables live for one value, as
 //! each switch from AMF0 starts new ones.
 
-use crate::amf0::{Decoder, Error, Value, deeper};
+use crate::amf0::{Decoder, Error, Value};
 
 mod marker {
     pub(super) const UNDEFINED: u8 = 0;
@@ -44,7 +44,7 @@ pub(crate) fn decode(decoder: &mut Decoder<'_>, depth: usize) -> Result<Value, E
 
 fn value(decoder: &mut Decoder<'_>, tables: &mut Tables, depth: usize) -> Result<Value, Error> {
     decoder.budget.take_element()?;
-    let depth = deeper(depth)?;
+    let depth = decoder.budget.deeper(depth)?;
     Ok(match decoder.u8()? {
         marker::UNDEFINED => Value::Undefined,
         marker::NULL => Value::Null,

@@ -17,8 +17,8 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    pub(crate) fn parse(message: &Message) -> Result<Self, Error> {
-        let mut values = amf0::decode(&message::amf0_body(message))?.into_iter();
+    pub(crate) fn parse(message: &Message, bounds: &amf0::Bounds) -> Result<Self, Error> {
+        let mut values = amf0::decode_within(&message::amf0_body(message), bounds)?.into_iter();
         let Some(Value::String(name)) = values.next() else {
             return Err(Error::Malformed("command without a name"));
         };

@@ -1,4 +1,4 @@
-use crate::{Error, message};
+use crate::{Error, amf0, message, name};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -36,6 +36,10 @@ pub struct Limits {
     pub unauthorised_unsent_bytes: usize,
     /// Unsent bytes at which a peer that goes on asking is refused: it does not read its answers.
     pub unsent_bytes: usize,
+    /// What a command or a data message holds.
+    pub amf: amf0::Bounds,
+    /// The names that are asked for.
+    pub names: name::Bounds,
 }
 
 impl Default for Limits {
@@ -54,6 +58,8 @@ impl Default for Limits {
             small_chunk_bytes: 64 * KIB,
             unauthorised_unsent_bytes: 64 * KIB,
             unsent_bytes: 4 * MIB,
+            amf: amf0::Bounds::default(),
+            names: name::Bounds::default(),
         }
     }
 }

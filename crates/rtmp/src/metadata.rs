@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use media::Codec;
 
-use crate::amf0::{self, Value};
+use crate::amf0::{self, Bounds, Value};
 
 /// What is worth knowing of an encoder's metadata; all of it may be untrue.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Metadata {
 
 /// Reads the metadata in a data message, with or without `@setDataFrame`; `None` if there is none.
 pub fn parse(body: &[u8]) -> Option<Metadata> {
-    let properties = Value::EcmaArray(properties(body)?);
+    let properties = Value::EcmaArray(properties(body, &Bounds::default())?);
     let number = |name: &str| {
         let number = properties.property(name)?.as_number()?;
         (number.is_finite() && number > 0.0).then_some(number)
@@ -63,18 +63,19 @@ pub enum Presence {
 /// for those that are announced. The maps of further tracks are there only for a player that gets
 /// several. `creationdate` is left out: GStreamer repeats its metadata with the time of day in it, and
 /// metadata that changes in the middle is a subtitle to FFmpeg and VLC. Everything else stays as the
-/// encoder sent it, in order. Without usable metadata from the encoder, `body` being `None` or
-/// broken, only the codecs are told.
+/// encoder sent it, in order. Without usable metadata from the encoder, `body` being `None`,
+/// broken or beyond `bounds`, only the codecs are told.
 pub fn for_player(
     body: Option<&[u8]>,
     video: Presence,
     audio: Presence,
     is_multitrack: bool,
+    bounds: &Bounds,
 ) -> Bytes {
     // Enhanced RTMP v2, "Enhancing onMetaData".
     const TRACK_MAPS: [&str; 2] = ["videoTrackIdInfoMap", "audioTrackIdInfoMap"];
 
-    let mut properties = body.and_then(properties).unwrap_or_default();
+    let mut properties = body.and_then(|body| properties(body, bounds)).unwrap_or_default();
     properties.retain(|(key, _)| is_multitrack || !TRACK_MAPS.contains(&key.as_str()));
     properties.retain(|(key, _)| key != "creationdate");
     for (name, presence) in [("videocodecid", video), ("audiocodecid", audio)] {
@@ -107,8 +108,8 @@ fn codec_id(codec: Codec) -> f64 {
 }
 
 /// The properties after the string `onMetaData`, whatever comes before it.
-fn properties(body: &[u8]) -> Option<Vec<(String, Value)>> {
-    let mut values = amf0::decode(body).ok()?.into_iter();
+fn properties(body: &[u8], bounds: &Bounds) -> Option<Vec<(String, Value)>> {
+    let mut values = amf0::decode_within(body, bounds).ok()?.into_iter();
     values.find(|value| value.as_str() == Some("onMetaData"))?;
     match values.next()? {
         Value::Object(properties) | Value::EcmaArray(properties) => Some(properties),
@@ -160,7 +161,13 @@ mod tests {
         let at = |time: &str| {
             let sent = Value::object([("width", 640.0.into()), ("creationdate", time.into())]);
             let body = body(&[], &sent);
-            for_player(Some(&body), Presence::AsAnnounced, Presence::AsAnnounced, false)
+            for_player(
+                Some(&body),
+                Presence::AsAnnounced,
+                Presence::AsAnnounced,
+                false,
+                &Bounds::default(),
+            )
         };
         assert_eq!(at("Mon Nov 23 01:13:15 2026"), at("Mon Nov 23 01:13:17 2026"));
         assert_eq!(parse(&at("Mon")).and_then(|told| told.width), Some(640));
@@ -180,6 +187,7 @@ mod tests {
             Presence::Coded(Codec::FourCc(*b"hvc1")),
             Presence::Absent,
             false,
+            &Bounds::default(),
         );
         let expected = Value::EcmaArray(vec![
             ("width".into(), 640.0.into()),
@@ -199,6 +207,7 @@ mod tests {
                 Presence::AsAnnounced,
                 Presence::AsAnnounced,
                 is_multitrack,
+                &Bounds::default(),
             );
             let told = amf0::decode(&told).unwrap().remove(1);
             assert_eq!(told.property(maps[0].0).is_some(), is_multitrack);
@@ -206,10 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn much_is_told_where_much_is_allowed() {
+        let many: Vec<_> = (0..2_000).map(|number| (number.to_string(), Value::Null)).collect();
+        let body = body(&[], &Value::EcmaArray(many));
+        for (bounds, count) in [(Bounds::default(), 0), (Bounds::MOST, 2_000)] {
+            let told = for_player(Some(&body), Presence::Absent, Presence::Absent, true, &bounds);
+            assert_eq!(properties(&told, &Bounds::MOST).map(|told| told.len()), Some(count));
+        }
+    }
+
+    #[test]
     fn makes_metadata_from_nothing() {
         for body in [None, Some(&b"\xff"[..])] {
-            let told =
-                for_player(body, Presence::Absent, Presence::Coded(Codec::FlvAudio(10)), false);
+            let told = for_player(
+                body,
+                Presence::Absent,
+                Presence::Coded(Codec::FlvAudio(10)),
+                false,
+                &Bounds::default(),
+            );
             assert_eq!(
                 told,
                 b"\x02\x00\x0aonMetaData\x08\x00\x00\x00\x01\x00\x0caudiocodecid\

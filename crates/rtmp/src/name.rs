@@ -7,11 +7,20 @@ mod keys;
 
 pub use keys::keys;
 
-/// Bytes in a path; other servers end at 256.
-const MAX_PATH: usize = 255;
+/// How long a name may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes in a path, app included; other servers end at 256.
+    pub path: usize,
+    /// Bytes in a query as it was sent; it may carry a signed token.
+    pub query: usize,
+}
 
-/// Bytes in a query, which may carry a signed token.
-const MAX_QUERY: usize = 2048;
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { path: 255, query: 2048 }
+    }
+}
 
 /// Why text is not a usable URL or stream name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +38,7 @@ pub enum Error {
     /// There is neither app nor stream name.
     #[error("the stream has no name")]
     Empty,
-    /// Over 255 bytes, or 2048 with the query.
+    /// A path or a query over its [`Bounds`].
     #[error("the stream name is too long")]
     TooLong,
     /// A control character, which has no place in a name.
@@ -210,8 +219,18 @@ impl Target {
     ///
     /// Names that are empty, too long, not UTF-8, or hold control characters or `..`.
     pub fn new(app: &str, name: &str) -> Result<Self, Error> {
+        Self::within(app, name, Bounds::default())
+    }
+
+    /// As [`Target::new`], within other bounds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Target::new`].
+    pub fn within(app: &str, name: &str, bounds: Bounds) -> Result<Self, Error> {
         let (path, query) = split_query(app, name);
-        if path.len() > 3 * MAX_PATH || query.len() > MAX_QUERY {
+        // Escaped, a byte takes three.
+        if path.len() > bounds.path.saturating_mul(3) || query.len() > bounds.query {
             return Err(Error::TooLong);
         }
         let mut segments = Vec::new();
@@ -231,7 +250,7 @@ impl Target {
         if path.split('/').any(|segment| segment == "..") {
             return Err(Error::DotDot);
         }
-        if path.len() > MAX_PATH {
+        if path.len() > bounds.path {
             return Err(Error::TooLong);
         }
         let query = parse_query(&query)?;
@@ -365,6 +384,20 @@ mod tests {
         ] {
             assert_eq!(Target::new(app, name).err(), Some(error), "{app} {name}");
         }
+    }
+
+    #[test]
+    fn names_have_the_bounds_that_are_given() {
+        let name = |path: usize, query: usize| {
+            let (path, query) = ("x".repeat(path - "live/".len()), "y".repeat(query));
+            let bounds = Bounds { path: 100, query: 300 };
+            Target::within("live", &format!("{path}?{query}"), bounds).map(|_| ())
+        };
+        assert_eq!(name(100, 300), Ok(()));
+        assert_eq!(name(101, 300), Err(Error::TooLong));
+        assert_eq!(name(100, 301), Err(Error::TooLong));
+        let escaped = "%78".repeat(95);
+        assert!(Target::within("live", &escaped, Bounds { path: 100, query: 0 }).is_ok());
     }
 
     #[test]

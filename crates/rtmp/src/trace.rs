@@ -71,15 +71,16 @@ enum Way {
 pub(crate) struct Trace {
     text: String,
     budget: usize,
+    bounds: amf0::Bounds,
     now: Duration,
     /// Chunks of messages in progress that were passed over.
     continuations: usize,
 }
 
 impl Trace {
-    /// A trace of at most `budget` bytes.
-    pub(crate) fn new(budget: usize) -> Self {
-        Self { text: String::new(), budget, now: Duration::ZERO, continuations: 0 }
+    /// A trace of at most `budget` bytes; `bounds` are those of the session.
+    pub(crate) fn new(budget: usize, bounds: amf0::Bounds) -> Self {
+        Self { text: String::new(), budget, bounds, now: Duration::ZERO, continuations: 0 }
     }
 
     /// Sets the time, since the connection was opened, of what is noted next.
@@ -142,7 +143,7 @@ impl Trace {
             count => text.push_str(&format!(", in {} chunks", count + 1)),
         }
         text.push(':');
-        body(&mut text, message.type_id, &message.body, &message::amf0_body(message));
+        body(&mut text, message.type_id, &message.body, &message::amf0_body(message), &self.bounds);
         self.line(Way::In, &text);
     }
 
@@ -152,12 +153,12 @@ impl Trace {
             "type {} on {}/{} at {}:",
             header.type_id, header.chunk_stream_id, header.message_stream_id, header.timestamp,
         );
-        body(&mut text, header.type_id, bytes, bytes);
+        body(&mut text, header.type_id, bytes, bytes, &self.bounds);
         self.line(Way::Out, &text);
     }
 }
 
-fn body(text: &mut String, type_id: u8, bytes: &[u8], amf0: &[u8]) {
+fn body(text: &mut String, type_id: u8, bytes: &[u8], amf0: &[u8], bounds: &amf0::Bounds) {
     let is_amf = matches!(
         type_id,
         message::COMMAND | message::COMMAND_AMF3 | message::DATA | message::DATA_AMF3
@@ -167,7 +168,7 @@ fn body(text: &mut String, type_id: u8, bytes: &[u8], amf0: &[u8]) {
         let _ = write!(text, " ({} bytes)", bytes.len());
         return;
     }
-    let mut decoder = amf0::Decoder::new(amf0);
+    let mut decoder = amf0::Decoder::new(amf0, bounds);
     let mut is_name = true;
     loop {
         text.push(' ');
@@ -291,7 +292,7 @@ mod tests {
 
     #[test]
     fn is_bounded() {
-        let mut trace = Trace::new(2000);
+        let mut trace = Trace::new(2000, amf0::Bounds::default());
         for _ in 0..100 {
             trace.note(&"é".repeat(2000));
         }

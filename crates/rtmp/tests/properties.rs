@@ -156,7 +156,7 @@ proptest! {
         }
         let body = [b"\x02\x00\x0aonMetaData", &bytes[..]].concat();
         let _ = metadata::parse(&body);
-        let told = metadata::for_player(Some(&body), metadata::Presence::Absent, metadata::Presence::AsAnnounced, true);
+        let told = metadata::for_player(Some(&body), metadata::Presence::Absent, metadata::Presence::AsAnnounced, true, &amf0::Bounds::default());
         prop_assert!(metadata::parse(&told).is_some());
     }
 

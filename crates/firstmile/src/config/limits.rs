@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rtmp::{amf0, name};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{BitRate, Size, Span};
@@ -99,6 +100,22 @@ pub struct Rtmp {
     /// Answers that wait to be read.
     #[serde(deserialize_with = "bytes")]
     pub unsent_bytes: usize,
+    /// Objects and lists inside each other in a command or in metadata.
+    pub amf_depth: usize,
+    /// Values in one command or metadata.
+    pub amf_elements: usize,
+    /// One text in them.
+    #[serde(deserialize_with = "bytes")]
+    pub amf_text: usize,
+    /// All their text.
+    #[serde(deserialize_with = "bytes")]
+    pub amf_all_text: usize,
+    /// A name, app included, without its query.
+    #[serde(deserialize_with = "bytes")]
+    pub name_bytes: usize,
+    /// A name's query.
+    #[serde(deserialize_with = "bytes")]
+    pub query_bytes: usize,
     /// Messages of any kind a second, over five seconds.
     pub messages_per_second: u32,
     /// Commands a second, over five seconds.
@@ -148,6 +165,12 @@ impl Default for Rtmp {
             small_chunk_bytes: limits.small_chunk_bytes,
             unauthorised_unsent_bytes: limits.unauthorised_unsent_bytes,
             unsent_bytes: limits.unsent_bytes,
+            amf_depth: limits.amf.depth,
+            amf_elements: limits.amf.elements,
+            amf_text: limits.amf.text,
+            amf_all_text: limits.amf.all_text,
+            name_bytes: limits.names.path,
+            query_bytes: limits.names.query,
             messages_per_second: 2_000,
             commands_per_second: 20,
         }
@@ -207,13 +230,27 @@ impl Rtmp {
             small_chunk_bytes: self.small_chunk_bytes,
             unauthorised_unsent_bytes: self.unauthorised_unsent_bytes,
             unsent_bytes: self.unsent_bytes,
+            amf: self.amf(),
+            names: name::Bounds { path: self.name_bytes, query: self.query_bytes },
         }
     }
 
-    /// Below the least, no client gets in; a message has 16 MiB at most (RTMP 1.0 §5.3.1.2).
+    /// The bounds of a command or of metadata.
+    pub fn amf(&self) -> amf0::Bounds {
+        amf0::Bounds {
+            depth: self.amf_depth,
+            elements: self.amf_elements,
+            text: self.amf_text,
+            all_text: self.amf_all_text,
+        }
+    }
+
+    /// Below the least, no client gets in; a message has 16 MiB at most (RTMP 1.0 §5.3.1.2), and no
+    /// text of a request more than 4 KiB.
     fn check(&self) -> Result<(), ConfigError> {
         const KIB: usize = 1 << 10;
         const MIB: usize = 1 << 20;
+        const AMF: amf0::Bounds = amf0::Bounds::MOST;
         for (key, value, least, most) in [
             ("limits.rtmp.unauthorised_message", self.unauthorised_message, 4 * KIB, 16 * MIB),
             ("limits.rtmp.held_media", self.held_media, 4 * KIB, 64 * MIB),
@@ -229,6 +266,11 @@ impl Rtmp {
                 64 * MIB,
             ),
             ("limits.rtmp.unsent_bytes", self.unsent_bytes, 16 * KIB, 64 * MIB),
+            ("limits.rtmp.amf_text", self.amf_text, 4 * KIB, AMF.text),
+            ("limits.rtmp.amf_all_text", self.amf_all_text, 16 * KIB, AMF.all_text),
+            // Our own keys need 64, and 30 in a query.
+            ("limits.rtmp.name_bytes", self.name_bytes, 64, 4 * KIB),
+            ("limits.rtmp.query_bytes", self.query_bytes, 64, 4 * KIB),
         ] {
             if !(least..=most).contains(&value) {
                 let (least, most) = (Size(least as u64), Size(most as u64));
@@ -246,6 +288,8 @@ impl Rtmp {
                 1_024,
             ),
             ("limits.rtmp.partial_messages", self.partial_messages, 2, 1_024),
+            ("limits.rtmp.amf_depth", self.amf_depth, 4, AMF.depth),
+            ("limits.rtmp.amf_elements", self.amf_elements, 128, AMF.elements),
             ("limits.rtmp.messages_per_second", self.messages_per_second as usize, 200, 10_000_000),
             ("limits.rtmp.commands_per_second", self.commands_per_second as usize, 5, 10_000_000),
         ] {
@@ -289,6 +333,15 @@ mod tests {
         assert_eq!(
             rtmp(Rtmp { chunk_streams: 1, ..Rtmp::default() }),
             "limits.rtmp.chunk_streams: it must be at least 6"
+        );
+        // Each level takes of the stack.
+        assert_eq!(
+            rtmp(Rtmp { amf_depth: 65, ..Rtmp::default() }),
+            "limits.rtmp.amf_depth: it must be at most 64"
+        );
+        assert_eq!(
+            rtmp(Rtmp { name_bytes: 63, ..Rtmp::default() }),
+            "limits.rtmp.name_bytes: it must be from 64 B to 4 KiB"
         );
     }
 

@@ -7,6 +7,7 @@ use hub::clock::Clock;
 use hub::{Item, Next, Subscriber};
 use media::enhanced::Fit;
 use media::{PublicationId, Role, Tag, Track, TrackSet};
+use rtmp::amf0;
 use rtmp::metadata::{self, Presence};
 use rtmp::session::server::Event;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,7 +38,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     limits: &Limits,
     shutdown: &CancellationToken,
 ) -> Result<&'static str, Error> {
-    let mut show = Show::new(player);
+    let mut show = Show::new(player, limits.rtmp.amf());
     let mut tick = tokio::time::interval(TICK);
     // Made once: many players wait for the same token, and each new wait takes its lock.
     let mut shutdown = std::pin::pin!(shutdown.cancelled());
@@ -84,6 +85,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 /// What one player sees.
 struct Show<'a> {
     player: &'a Player,
+    /// What an encoder's metadata may hold.
+    amf: amf0::Bounds,
     subscriber: Subscriber,
     clock: Clock,
     items: Vec<Item>,
@@ -110,11 +113,12 @@ struct Prelude {
 }
 
 impl<'a> Show<'a> {
-    fn new(player: &'a Player) -> Self {
+    fn new(player: &'a Player, amf: amf0::Bounds) -> Self {
         let mut wanted = TrackSet::default();
         Track::ALL.into_iter().for_each(|track| wanted[track] = true);
         Self {
             player,
+            amf,
             subscriber: player.feed.subscribe(player.policy, None),
             clock: Clock::default(),
             items: Vec::new(),
@@ -203,7 +207,8 @@ impl<'a> Show<'a> {
         let [video, audio] =
             [Track::Video, Track::Audio].map(|track| self.takes.presence(track, presence(track)));
         let original = self.prelude.original.as_deref();
-        let body = metadata::for_player(original, video, audio, self.takes.is_multitrack());
+        let body =
+            metadata::for_player(original, video, audio, self.takes.is_multitrack(), &self.amf);
         if self.prelude.told.as_ref() != Some(&body) {
             self.prelude.told = Some(body.clone());
             let tag = Tag::new(Track::Data, 0, body);

@@ -242,7 +242,7 @@ impl Client {
         match message.type_id {
             message::COMMAND | message::COMMAND_AMF3 => {
                 self.link.send_has_room()?;
-                let command = Command::parse(message)?;
+                let command = Command::parse(message, &self.config.limits.amf)?;
                 self.handle_command(&command);
                 Ok(())
             }

@@ -5,6 +5,7 @@ use crate::amf0::Value;
 use crate::capabilities::{Capabilities, CapsEx};
 use crate::command::{Command, information};
 use crate::message::{self, event};
+use crate::name::Bounds;
 use crate::{Error, limits};
 
 /// Bytes in each piece of text of a request, query included.
@@ -45,7 +46,7 @@ impl Connection {
         Claim::of(&self.app, &self.tc_url)
     }
 
-    pub(super) fn request(&self, intent: Intent, name: String) -> Request {
+    pub(super) fn request(&self, intent: Intent, name: String, bounds: Bounds) -> Request {
         Request {
             intent,
             app: self.app.clone(),
@@ -55,6 +56,7 @@ impl Connection {
             page_url: self.page_url.clone(),
             capabilities: self.capabilities.clone(),
             user: self.user.clone(),
+            bounds,
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Request {
     pub capabilities: Capabilities,
     /// The user whose password it proved when it connected, see [`crate::adobe`].
     pub user: Option<String>,
+    /// How long its name may be.
+    bounds: name::Bounds,
 }
 
 impl Request {
@@ -51,9 +53,9 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// As for [`name::Target::new`].
+    /// As for [`name::Target::new`], within the session's bounds.
     pub fn target(&self) -> Result<name::Target, name::Error> {
-        name::Target::new(&self.app, &self.name)
+        name::Target::within(&self.app, &self.name, self.bounds)
     }
 
     /// Every text in the request that may be a key, see [`name::keys`].

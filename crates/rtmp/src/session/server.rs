@@ -197,7 +197,8 @@ impl Server {
     /// Keeps a trace of at most `bytes` of text from now on: chunk headers, commands and the
     /// beginnings of messages, with the shape alone of what may be a key.
     pub fn start_trace(&mut self, bytes: usize) {
-        self.link.reader.set_trace(Trace::new(bytes));
+        let bounds = self.config.limits.amf.clone();
+        self.link.reader.set_trace(Trace::new(bytes, bounds));
     }
 
     /// Sets the trace's time, since the connection was opened; without a trace nothing happens.
@@ -362,7 +363,7 @@ impl Server {
             message::COMMAND | message::COMMAND_AMF3 => {
                 self.commands += 1;
                 self.link.send_has_room()?;
-                let command = Command::parse(message)?;
+                let command = Command::parse(message, &self.config.limits.amf)?;
                 self.handle_command(&command, message.message_stream_id)
             }
             message::AUDIO
@@ -393,7 +394,8 @@ impl Server {
             return Ok(());
         }
         let is_data = matches!(message.type_id, message::DATA | message::DATA_AMF3);
-        if is_data && amf0::decode(&message::amf0_body(message)).is_err() {
+        let amf = &self.config.limits.amf;
+        if is_data && amf0::decode_within(&message::amf0_body(message), amf).is_err() {
             return Ok(());
         }
         let mut tags = Vec::new();

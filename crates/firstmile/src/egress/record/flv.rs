@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use media::{Role, Tag, Track, TrackSet, flv};
-use rtmp::amf0::Value;
+use rtmp::amf0::{self, Bounds, Value};
 use rtmp::metadata::{self, Presence};
 
 use super::format::{Kind, RecordHead};
@@ -206,7 +206,7 @@ impl<W: Write + Seek> Export<W> {
     /// Metadata as players want it.
     fn rebuilt(&self, original: Option<&[u8]>) -> Bytes {
         let [video, audio] = self.presence;
-        metadata::for_player(original, video, audio, true)
+        metadata::for_player(original, video, audio, true, &Bounds::MOST)
     }
 
     fn tag(&mut self, head: &RecordHead, tag: Tag) -> Result<(), ExportError> {
@@ -260,7 +260,7 @@ impl<W: Write + Seek> Export<W> {
 /// The metadata with a duration at its beginning, to be filled in, and without the size that an
 /// encoder may have thought of.
 fn with_duration(told: &Bytes) -> Bytes {
-    let mut properties = match rtmp::amf0::decode(told).unwrap_or_default().pop() {
+    let mut properties = match amf0::decode_within(told, &Bounds::MOST).unwrap_or_default().pop() {
         Some(Value::EcmaArray(properties)) => properties,
         _ => Vec::new(),
     };
@@ -364,7 +364,8 @@ mod tests {
 
     #[test]
     fn the_duration_stands_where_it_is_said() {
-        let told = metadata::for_player(None, Presence::Absent, Presence::Absent, true);
+        let told =
+            metadata::for_player(None, Presence::Absent, Presence::Absent, true, &Bounds::MOST);
         let mut file = Vec::new();
         flv::write_header(&mut file);
         flv::write_tag(&mut file, &Tag::new(Track::Data, 0, with_duration(&told)));
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(&file[at - 11..at], b"\x00\x08duration\x00");
         file[at..].as_mut().put_f64(7.5);
         let tag = flv::Reader::new(file.into()).unwrap().next().unwrap().unwrap();
-        let read = rtmp::amf0::decode(&tag.body).unwrap().remove(1);
+        let read = amf0::decode(&tag.body).unwrap().remove(1);
         assert_eq!(read.property("duration").and_then(Value::as_number), Some(7.5));
     }
 }

@@ -90,7 +90,7 @@ impl Server {
         self.unanswered += 1;
         limits::check("unanswered requests", self.unanswered, MAX_UNANSWERED)?;
         let name = text_of(command.argument(0))?;
-        let request = connection.request(intent, name.clone());
+        let request = connection.request(intent, name.clone(), self.config.limits.names);
         // Some begin the next one before they end the last.
         self.end_request_if(|_| true);
         self.demuxer = Demuxer::default();
