@@ -20,6 +20,7 @@ use tracing::{Instrument, debug, info, warn};
 
 use crate::config::Limits;
 use crate::connection::{Connection, Error};
+use crate::egress::players::Seat;
 use crate::guests::{Bounds, Guest, Guests};
 use crate::limit::{Hits, Limit};
 use crate::login::{self, Challenges};
@@ -74,6 +75,8 @@ pub struct Player {
     pub takes: egress::takes::Takes,
     /// The feed's name, for the log.
     pub name: String,
+    /// Its place among the feed's players.
+    pub seat: Seat,
 }
 
 /// What a TLS listener has beside the door.
@@ -523,6 +526,6 @@ enum Asked {
 }
 
 /// The client's own name for itself, fit for a log.
-fn client_name(request: &Request) -> String {
+pub(crate) fn client_name(request: &Request) -> String {
     request.flash_ver.chars().filter(|c| !c.is_control()).take(64).collect()
 }

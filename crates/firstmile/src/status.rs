@@ -129,6 +129,9 @@ impl Status {
         for feed in &mut self.feeds {
             feed.play_lan = feed.play_lan.take().map(KeyText::mask);
             feed.auth = feed.auth.take().map(Auth::masked);
+            for player in &mut feed.player_list {
+                "****".clone_into(&mut player.address);
+            }
             let publish = std::mem::take(&mut feed.publish);
             feed.publish = publish.into_iter().map(Publish::masked).collect();
         }
@@ -184,6 +187,9 @@ pub struct FeedStatus {
     pub latency: Latency,
     /// Players connected.
     pub players: u32,
+    /// On a studio: its players, those that wait longest first, at most 100.
+    #[serde(default)]
+    pub player_list: Vec<PlayerStatus>,
     /// What did not get through.
     pub drops: Drops,
     /// On a relay, while the feed is on air: how many seconds its studio may be away now and miss
@@ -345,6 +351,26 @@ pub struct Latency {
     /// On the way from relay to studio: half the shortest round trip, and what has been added
     /// since.
     pub backhaul_ms: Option<f64>,
+    /// Waiting in the studio until its players take it: the worst player's median, and the worst
+    /// player's 99 in a hundred.
+    #[serde(default)]
+    pub player_queue_ms: Option<Spread>,
+}
+
+/// A player of a feed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlayerStatus {
+    /// Its address and port; masked for those who may not see keys.
+    pub address: String,
+    /// What it calls itself.
+    pub client: String,
+    /// Seconds since it was let in.
+    pub connected_s: f64,
+    /// How long tags waited for it in the last ten seconds, from their arrival here until its
+    /// socket took them; what was there when it joined does not count.
+    pub queue_ms: Option<Spread>,
+    /// Tags that it skipped because it was too late.
+    pub skipped_tags: u64,
 }
 
 /// A distribution in two numbers.
@@ -448,6 +474,11 @@ mod tests {
                 publish: vec![Publish::new("berlin", "relay.example", 1935, &key)],
                 play_lan: Some(KeyText::play_lan("10.0.0.2", 1935, "camera", key.secret.expose())),
                 auth: Some(Auth::new("rtmp://relay.example/live", &login)),
+                player_list: vec![PlayerStatus {
+                    address: "10.0.0.7:50000".into(),
+                    client: "VLC".into(),
+                    ..PlayerStatus::default()
+                }],
                 ..FeedStatus::default()
             }],
             ..Status::default()
@@ -455,7 +486,9 @@ mod tests {
         let clear = serde_json::to_string(&status).unwrap();
         assert_eq!(clear.matches(key.secret.expose()).count(), 5);
         assert!(!format!("{status:?}").contains(key.secret.expose()));
+        assert!(clear.contains("10.0.0.7"));
         let masked = serde_json::to_string(&status.masked()).unwrap();
+        assert!(!masked.contains("10.0.0.7") && masked.contains(r#""client":"VLC""#));
         assert!(!masked.contains(key.secret.expose()) && !masked.contains("7K2M9Q4X"));
         assert!(masked.contains(r#""server":"rtmp://relay.example/auth","user":"camera-****""#));
         assert!(masked.contains("rtmp://relay.example/live/camera-****"));

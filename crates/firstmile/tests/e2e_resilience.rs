@@ -11,7 +11,7 @@ use rtmp::session::Intent;
 use rtmp::session::client::{Config, Event};
 use testkit::client::{FfmpegPublish, rtmpdump_play};
 use testkit::process::Signal;
-use testkit::{Node, OwnClient, PATIENCE, Proxy, fixture, wait_until};
+use testkit::{Node, OwnClient, PATIENCE, Proxy, Value, fixture, http, wait_for, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -236,6 +236,79 @@ fn assert_in_order(pictures: &[Tag]) {
         let (before, after) = (named(&pair[0]).1, named(&pair[1]).1);
         let is_next = after == before + 1;
         assert!(is_next || after > before && pair[1].is_keyframe(), "{after} after {before}");
+    }
+}
+
+/// A player in the status, by its address.
+fn listed(feed: &Value, address: SocketAddr) -> Option<Value> {
+    let players = feed["player_list"].as_array()?;
+    players.iter().find(|player| player["address"] == address.to_string()).cloned()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slow_player_has_a_queue_and_one_that_reads_well_has_none() {
+    let studio = Node::studio(FIRSTMILE).config("[play]\nmax_delay = \"10s\"\n").start().unwrap();
+    let mut fast = rtmpdump_play(&studio.url("camera"));
+    studio.wait_players("camera", 1);
+    let mut slow = lean_player(&studio);
+    let address = slow.address();
+    let _heavy = Heavy::start(&studio.url(&studio.key("camera")));
+    fast.wait_video(10, PATIENCE);
+    let feed = wait_for("a queue", Duration::from_secs(60), || {
+        assert!(slow.read(Duration::from_millis(20)).unwrap(), "it was closed");
+        let feed = studio.feed("camera")?;
+        let p50 = listed(&feed, address)?["queue_ms"]["p50"].as_f64()?;
+        (p50 > 1_000.0).then_some(feed)
+    });
+    let players = feed["player_list"].as_array().unwrap();
+    assert_eq!(players.len(), 2);
+    // Who waits longest is first.
+    assert_eq!(players[0]["address"], address.to_string(), "{feed}");
+    let p50 = players[1]["queue_ms"]["p50"].as_f64().unwrap();
+    assert!(p50 < 200.0, "it reads well: {feed}");
+    assert!(players[1]["client"].is_string() && players[1]["connected_s"].as_f64() > Some(0.0));
+    assert_eq!(feed["latency"]["player_queue_ms"], players[0]["queue_ms"]);
+    let (_, metrics) = http::get(studio.address("http"), "/metrics", None).unwrap();
+    let metric =
+        "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"player_queue\",quantile=\"0.5\"} ";
+    let (_, seconds) = metrics.split_once(metric).expect("a metric");
+    assert!(seconds.lines().next().unwrap().parse::<f64>().unwrap() > 0.5, "{metrics}");
+    assert!(!metrics.contains(&address.to_string()));
+    let (_, status) = http::get(studio.address("http"), "/api/v1/status", None).unwrap();
+    assert!(status.contains("\"player_list\"") && !status.contains(&address.to_string()));
+    drop(slow);
+    wait_until("one player", PATIENCE, || {
+        let feed = studio.feed("camera").unwrap();
+        feed["player_list"].as_array().is_some_and(|players| players.len() == 1)
+    });
+}
+
+#[test]
+fn what_was_there_before_a_player_came_is_no_delay() {
+    for join in ["fast", "smooth"] {
+        let config = format!("[play]\njoin = \"{join}\"\nmax_delay = \"30s\"\n");
+        let studio = Node::studio(FIRSTMILE).config(&config).start().unwrap();
+        let mut encoder = OwnClient::ready(&studio.url(&studio.key("camera")), Intent::Publish);
+        encoder.send(&header(1)).unwrap();
+        (0..25).for_each(|n| encoder.send(&frame(1, n, n == 0, 1_000)).unwrap());
+        wait_until("an old GOP", PATIENCE, || {
+            studio.feed("camera").is_some_and(|feed| feed["since_s"].as_f64() > Some(1.5))
+        });
+        let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
+        let mut sees = |number: u32| {
+            let is_it = |tag: &Tag| tag.body.len() >= 10 && named(tag) == (1, number);
+            while !matches!(player.next_event(), Event::Tag(tag) if is_it(&tag)) {}
+        };
+        sees(24);
+        for number in 25..35 {
+            encoder.send(&frame(1, number, false, 1_000)).unwrap();
+            sees(number);
+        }
+        let p99 = wait_for("a queue", PATIENCE, || {
+            studio.feed("camera")?["player_list"][0]["queue_ms"]["p99"].as_f64()
+        });
+        assert!(p99 < 1_000.0, "{join}: {p99} ms");
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Limits;
 use crate::connection::{Connection, Error, Exchange};
 use crate::door::Player;
+use crate::egress::players::Batch;
 use crate::egress::takes::Takes;
 
 /// Bytes taken from the hub at a time; what waits there can still be skipped.
@@ -88,6 +89,14 @@ struct Show<'a> {
     /// What an encoder's metadata may hold.
     amf: amf0::Bounds,
     subscriber: Subscriber,
+    /// Since when it reads: what came before is the picture at the start, and no delay.
+    joined: Instant,
+    /// Tags that earlier subscriptions skipped.
+    skipped: u64,
+    /// What is queued now.
+    batch: Option<Batch>,
+    /// Whether the socket was given something.
+    is_writing: bool,
     clock: Clock,
     items: Vec<Item>,
     takes: Takes,
@@ -119,7 +128,11 @@ impl<'a> Show<'a> {
         Self {
             player,
             amf,
+            joined: Instant::now(),
             subscriber: player.feed.subscribe(player.policy, None),
+            skipped: 0,
+            batch: None,
+            is_writing: false,
             clock: Clock::default(),
             items: Vec::new(),
             takes: player.takes.clone(),
@@ -129,9 +142,10 @@ impl<'a> Show<'a> {
         }
     }
 
-    /// Queues what the feed has for the player now.
+    /// Queues what the feed has for the player now. All that was queued before has left.
     fn fill(&mut self, server: &mut rtmp::Server) -> Next {
-        let next = self.subscriber.poll(Instant::now(), &mut self.items, BATCH);
+        let now = Instant::now();
+        let next = self.subscriber.poll(now, &mut self.items, BATCH);
         let mut items = std::mem::take(&mut self.items);
         if self.is_paused {
             items.clear();
@@ -140,7 +154,22 @@ impl<'a> Show<'a> {
             self.send(server, &item);
         }
         self.items = items;
+        let batch = self.batch.take();
+        // Most players have nothing to say most of the time.
+        if self.is_writing || batch.is_some() {
+            self.is_writing = batch.is_some();
+            self.player.seat.turn(now, batch, self.skipped + self.subscriber.skipped());
+        }
         next
+    }
+
+    /// Counts a tag that is queued. Headers may be as old as their publication.
+    fn note(&mut self, item: &Item) {
+        if let Some(batch) = &mut self.batch {
+            batch.tags += 1;
+        } else if item.arrival >= self.joined && !item.tag.is_header() {
+            self.batch = Some(Batch { arrival: item.arrival, tags: 1 });
+        }
     }
 
     fn send(&mut self, server: &mut rtmp::Server, item: &Item) {
@@ -182,6 +211,7 @@ impl<'a> Show<'a> {
                 };
                 // RTMP timestamps are the low 32 bits.
                 server.send_tag(tag, timestamp as u32);
+                self.note(item);
             }
         }
     }
@@ -232,6 +262,8 @@ impl<'a> Show<'a> {
 
     /// Starts anew at a keyframe, on the same clock.
     fn rejoin(&mut self) {
+        self.skipped += self.subscriber.skipped();
+        self.joined = Instant::now();
         self.subscriber = self.player.feed.subscribe(self.player.policy, None);
     }
 }

@@ -146,6 +146,7 @@ impl Node {
             let (host, key) = (self.lan_host(), self.play_key.expose());
             status.play_lan = Some(KeyText::play_lan(&host, self.rtmp.port(), name, key));
         }
+        (status.player_list, status.latency.player_queue_ms) = self.players.of(name, now);
         let Some(publication) = snapshot.publication else { return status };
         for uplink in &self.uplinks {
             let Some(figures) = uplink.inbox().figures(publication) else { continue };

@@ -8,7 +8,7 @@ use rtmp::session::{Rejection, Request};
 
 use super::Node;
 use crate::config::studio::JoinPolicy;
-use crate::door::{Encoder, Gate, Player};
+use crate::door::{Encoder, Gate, Player, client_name};
 use crate::egress::takes::Takes;
 use crate::node;
 use crate::secret::{KeyHash, StreamKey};
@@ -63,7 +63,8 @@ impl Gate for Node {
         };
         let policy = Policy { join, max_delay: play.max_delay, verbatim: false };
         let takes = Takes::new(request.capabilities.clone(), play.multitrack);
-        Ok(Player { feed: self.hub.feed(name.clone()), policy, takes, name })
+        let seat = self.players.enter(&name, peer, client_name(request));
+        Ok(Player { feed: self.hub.feed(name.clone()), policy, takes, name, seat })
     }
 }
 

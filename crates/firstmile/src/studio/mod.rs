@@ -23,6 +23,7 @@ use tracing::warn;
 
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
+use crate::egress::players::Players;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
@@ -78,6 +79,7 @@ pub struct Node {
     play_key: Token,
     hub: Hub<String>,
     recorder: Recorder,
+    players: Arc<Players>,
     hits: Arc<Hits>,
     store: Mutex<Stored>,
     by_password: OnAir<String>,
@@ -137,6 +139,7 @@ impl Studio {
             play_key,
             hub: Hub::new(config.ring.hub_limits()),
             recorder,
+            players: Arc::default(),
             hits: Arc::default(),
             by_password: OnAir::default(),
             list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),

@@ -144,10 +144,12 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         if let Some(ms) = latency.backhaul_ms {
             page.sample(&[("feed", &feed.name), ("hop", "backhaul")], ms / 1000.0);
         }
-        if let Some(Spread { p50, p99 }) = latency.relay_queue_ms {
+        let queues =
+            [("relay_queue", latency.relay_queue_ms), ("player_queue", latency.player_queue_ms)];
+        for (hop, queue) in queues {
+            let Some(Spread { p50, p99 }) = queue else { continue };
             for (quantile, ms) in [("0.5", p50), ("0.99", p99)] {
-                let labels =
-                    [("feed", &*feed.name), ("hop", "relay_queue"), ("quantile", quantile)];
+                let labels = [("feed", &*feed.name), ("hop", hop), ("quantile", quantile)];
                 page.sample(&labels, ms / 1000.0);
             }
         }
@@ -275,6 +277,7 @@ mod tests {
                 record_survives_s: Some(600.0),
                 latency: crate::status::Latency {
                     relay_queue_ms: Some(Spread { p50: 30.0, p99: 55.0 }),
+                    player_queue_ms: Some(Spread { p50: 2.0, p99: 500.0 }),
                     ..Default::default()
                 },
                 recording: Some(Recording { on: true, missing: 7, ..Recording::default() }),
@@ -307,6 +310,7 @@ mod tests {
             "firstmile_feed_recorded{feed=\"camera\"} 1\n",
             "firstmile_recording_missing_tags{feed=\"camera\"} 7\n",
             "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"relay_queue\",quantile=\"0.99\"} 0.055\n",
+            "firstmile_feed_latency_seconds{feed=\"camera\",hop=\"player_queue\",quantile=\"0.99\"} 0.5\n",
             "firstmile_link_rtt_seconds{peer=\"berlin\",address=\"\",transport=\"\"} 0.04\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
