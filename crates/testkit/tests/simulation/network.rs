@@ -184,7 +184,7 @@ impl Network {
     }
 
     /// Sends what may be lost, doubled, and overtaken.
-    pub(crate) fn send_datagram(&mut self, to: To, bytes: Bytes, ms: u64) {
+    pub(crate) fn send_datagram(&mut self, to: To, bytes: &Bytes, ms: u64) {
         if ms < self.blocked_until {
             return;
         }

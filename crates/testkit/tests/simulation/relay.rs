@@ -218,7 +218,7 @@ impl Pump {
         if is_live && now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
             self.heartbeat = now;
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;
-            network.send_datagram(To::Studio, Datagram::Heartbeat(clock).encode(), ms);
+            network.send_datagram(To::Studio, &Datagram::Heartbeat(clock).encode(), ms);
         }
     }
 

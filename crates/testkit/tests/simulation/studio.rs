@@ -117,7 +117,7 @@ impl Studio {
     pub(crate) fn tick(&mut self, network: &mut Network, mut around: Around<'_>) {
         let ms = around.ms;
         while let Some(chunk) = network.arrive(To::Studio, ms) {
-            self.chunk(chunk, &mut around);
+            self.chunk(&chunk, &mut around);
         }
         while let Some(datagram) = network.arrive_datagram(To::Studio, ms) {
             let heartbeat = Datagram::decode(datagram);
@@ -131,7 +131,7 @@ impl Studio {
                 let Some(subscription) = incoming.subscription else { continue };
                 let Some(ranges) = incoming.receiver.take_report() else { continue };
                 let report = Datagram::Received(Received { subscription, ranges });
-                network.send_datagram(To::Relay, report.encode(), ms);
+                network.send_datagram(To::Relay, &report.encode(), ms);
             }
         }
         if link.opened.is_some() && ms >= link.want_at {
@@ -142,7 +142,7 @@ impl Studio {
         network.write(To::Relay, CONTROL, 3, &said);
     }
 
-    fn chunk(&mut self, chunk: Chunk, around: &mut Around<'_>) {
+    fn chunk(&mut self, chunk: &Chunk, around: &mut Around<'_>) {
         let link = self.link.as_mut().expect("there is a link");
         if chunk.stream == CONTROL {
             link.session.handle_input(&chunk.bytes);
