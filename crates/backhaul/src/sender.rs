@@ -185,6 +185,11 @@ impl Sender {
         self.received.contains(number)
     }
 
+    /// Which of these numbers the peer has said that it has.
+    pub fn received_of(&self, numbers: &Ranges) -> Ranges {
+        self.received.intersection(numbers)
+    }
+
     /// Whether the report of something sent lately is still to come.
     pub fn awaits_report(&self, now: Instant) -> bool {
         let is_lately = |sent| now.saturating_duration_since(sent) < REPORTED_BY;

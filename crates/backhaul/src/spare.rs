@@ -66,7 +66,11 @@ impl Spare {
 
     /// Whether something may be sent now.
     pub fn allows(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.judged) >= INTERVAL {
+        let since = now.saturating_duration_since(self.judged);
+        if since > 2 * INTERVAL {
+            // Nothing was to be sent meanwhile: how it went then says nothing of now.
+            (self.delay, self.judged, self.is_paused) = (None, now, false);
+        } else if since >= INTERVAL {
             self.judge(now);
         }
         let elapsed = now.saturating_duration_since(self.credited).as_secs_f64();

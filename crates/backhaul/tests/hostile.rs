@@ -223,7 +223,7 @@ proptest! {
             if delay % 2 == 0 {
                 spare.on_live(Duration::from_millis(delay), now);
             }
-            if spare.allows(delay % 3 == 0, now) {
+            if spare.allows(now) {
                 spare.spend(bytes);
             }
             prop_assert!((16_000.0..=125_000_000.0).contains(&spare.rate()));

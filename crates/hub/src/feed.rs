@@ -300,6 +300,12 @@ impl Feed {
         self.lock().publication()
     }
 
+    /// The publication on air, and how many there have been.
+    pub fn on_air(&self) -> (Option<PublicationId>, u64) {
+        let inner = self.lock();
+        (inner.publication(), inner.publications)
+    }
+
     /// Where the publication on air comes from, as [`Publisher::set_origin`] said.
     pub fn origin(&self) -> Option<String> {
         self.lock().on_air.as_ref().map(|on_air| on_air.origin.clone())

@@ -37,6 +37,8 @@ pub(super) struct Backfill {
 /// A want that is being answered.
 struct Asked {
     answer: Answer,
+    /// To be sent although it was reported to have come.
+    again: Ranges,
     feed: Feed,
     reading: Option<Reading>,
     found: VecDeque<(Position, Tag)>,
@@ -58,8 +60,14 @@ impl Backfill {
         self.spare.on_live(delay, now);
     }
 
-    /// Takes a want; returns the answer if there is nothing to look for.
-    pub(super) fn want(&mut self, feed: Option<Feed>, want: Want) -> Option<Message> {
+    /// Takes a want; returns the answer if there is nothing to look for. `again` is what was
+    /// reported to have come before the want.
+    pub(super) fn want(
+        &mut self,
+        feed: Option<Feed>,
+        want: Want,
+        again: Ranges,
+    ) -> Option<Message> {
         let is_same = |asked: &Asked| asked.answer.publication() == want.publication;
         if let Some(before) = self.wants.iter_mut().find(|asked| is_same(asked)) {
             before.out.give_up();
@@ -74,6 +82,7 @@ impl Backfill {
         };
         self.wants.push_back(Asked {
             answer: Answer::new(&want),
+            again,
             feed,
             reading: None,
             found: VecDeque::new(),
@@ -106,7 +115,9 @@ impl Backfill {
                 continue;
             }
             if let Some((position, tag)) = asked.found.pop_front() {
-                if !is_received(asked.answer.publication(), position.number) {
+                let number = position.number;
+                let came_live = is_received(asked.answer.publication(), number);
+                if !came_live || asked.again.contains(number) {
                     self.spare.spend(tag.body.len());
                     asked.send(position, tag, way);
                 }

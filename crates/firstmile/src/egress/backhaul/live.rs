@@ -171,6 +171,11 @@ impl Live {
         self.sender.delay()
     }
 
+    /// Which of these numbers the peer has said that it has.
+    pub(super) fn received_of(&self, numbers: &Ranges) -> Ranges {
+        self.sender.received_of(numbers)
+    }
+
     pub(super) fn is_received(&self, number: u64) -> bool {
         self.sender.is_received(number)
     }

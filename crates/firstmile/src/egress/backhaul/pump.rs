@@ -1,11 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use backhaul::{Announce, Close, Datagram, Kept, Message, Received, Subscribe, Want};
+use backhaul::{Announce, Close, Datagram, Kept, Message, Ranges, Received, Subscribe, Want};
 use hub::{Bell, Cut, Feed, Lane, Ringing};
 use media::PublicationId;
 use tokio::sync::mpsc;
@@ -65,8 +65,10 @@ struct Acknowledged {
 struct Outlet {
     name: String,
     feed: Feed,
-    /// What was announced last, unless it is over.
-    on_air: Option<PublicationId>,
+    /// What was announced last, unless it is over, and how many publications there were then.
+    on_air: (Option<PublicationId>, u64),
+    /// The publications that the peer knows to be over, of those that are kept.
+    told: HashSet<PublicationId>,
     live: Option<Live>,
     _ringing: Ringing,
 }
@@ -138,8 +140,9 @@ impl Pump {
             self.next_key += 1;
             let ringing = feed.ring(&self.bell, key);
             self.keys.insert(name.clone(), key);
-            let outlet = Outlet { name, feed, on_air: None, live: None, _ringing: ringing };
-            outlet.say_kept(&self.outbox, &self.spool, |kept| kept.ended);
+            let (on_air, told) = ((None, 0), HashSet::new());
+            let mut outlet = Outlet { name, feed, on_air, told, live: None, _ringing: ringing };
+            outlet.say_kept(&self.outbox, &self.spool);
             self.outlets.insert(key, outlet);
         }
     }
@@ -173,8 +176,13 @@ impl Pump {
 
     fn want(&mut self, want: Want) {
         let key = self.keys.get(&want.feed);
-        let feed = key.and_then(|key| self.outlets.get(key)).map(|outlet| outlet.feed.clone());
-        if let Some(message) = self.backfill.want(feed, want) {
+        let outlet = key.and_then(|key| self.outlets.get(key));
+        let live = outlet.and_then(|outlet| outlet.live.as_ref());
+        let live = live.filter(|live| live.publication() == want.publication);
+        // It has said that it got these, and asks for them all the same: it has not kept them.
+        let again = live.map_or_else(Ranges::default, |live| live.received_of(&want.ranges));
+        let feed = outlet.map(|outlet| outlet.feed.clone());
+        if let Some(message) = self.backfill.want(feed, want, again) {
             self.outbox.say(&message);
         }
     }
@@ -199,16 +207,14 @@ impl Pump {
             if outlet.live.is_some() {
                 self.active.insert(key);
             }
-            let on_air = outlet.feed.publication();
+            let on_air = outlet.feed.on_air();
             let before = std::mem::replace(&mut outlet.on_air, on_air);
             if before == on_air {
                 continue;
             }
-            if before.is_some() {
-                // Before the word that nothing more comes: its end is known then.
-                outlet.say_kept(&self.outbox, &self.spool, |kept| before == Some(kept.publication));
-            }
-            if let Some(publication) = on_air {
+            // Before the word that nothing more comes of one: its end is known then.
+            outlet.say_kept(&self.outbox, &self.spool);
+            if let Some(publication) = on_air.0.filter(|_| on_air.0 != before.0) {
                 let age = outlet.feed.codecs(now).1.unwrap_or_default();
                 let feed = outlet.name.clone();
                 self.outbox.say(&Message::Announce(Announce { feed, publication, age }));
@@ -319,12 +325,17 @@ impl Pump {
 }
 
 impl Outlet {
-    /// Tells of publications that are over, and of which the spool has something.
-    fn say_kept(&self, outbox: &Outbox, spool: &Spool, is_meant: impl Fn(&hub::Kept) -> bool) {
-        for kept in spool.kept(&self.feed).into_iter().filter(is_meant) {
-            let (publication, last, age) = (kept.publication, kept.last, kept.started.elapsed());
-            let feed = self.name.clone();
-            outbox.say(&Message::Kept(Kept { feed, publication, last, age }));
+    /// Tells of publications that are over, and of which the spool has something; once of each.
+    fn say_kept(&mut self, outbox: &Outbox, spool: &Spool) {
+        let kept: Vec<_> = spool.kept(&self.feed).into_iter().filter(|kept| kept.ended).collect();
+        self.told.retain(|told| kept.iter().any(|kept| kept.publication == *told));
+        for kept in kept {
+            if self.told.insert(kept.publication) {
+                let (publication, last, age) =
+                    (kept.publication, kept.last, kept.started.elapsed());
+                let feed = self.name.clone();
+                outbox.say(&Message::Kept(Kept { feed, publication, last, age }));
+            }
         }
     }
 }
