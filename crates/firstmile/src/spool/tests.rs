@@ -269,12 +269,18 @@ async fn a_disk_that_fails_is_told_of_and_used_again() {
     wait_written(&spool);
     push(&mut publisher, 1_000..1_500, 5_000, start);
     wait_written(&spool);
-    // Again, while it is in use.
+    // Again, while it is in use: what goes to the file that was open is lost with it.
     std::fs::remove_dir_all(&path).unwrap();
-    push(&mut publisher, 1_500..2_500, 5_000, start);
-    wait_written(&spool);
-    let newest = read_all(&spool, &feed, 2_300..=2_499, 1 << 20).await;
-    assert_all(&newest, 2_300..2_500, 5_000);
+    let mut chunks = (1_500..6_500).step_by(100).map(|first| first..first + 100);
+    loop {
+        let numbers = chunks.next().expect("files are made anew");
+        push(&mut publisher, numbers.clone(), 5_000, start);
+        wait_written(&spool);
+        let newest = read_all(&spool, &feed, numbers.start..=numbers.end - 1, 1 << 20).await;
+        if newest.gone.is_empty() && !files(&path).is_empty() {
+            return assert_all(&newest, numbers, 5_000);
+        }
+    }
 }
 
 #[tokio::test]
