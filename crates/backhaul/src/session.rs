@@ -166,6 +166,11 @@ impl Session {
         self.state == State::Open
     }
 
+    /// How many bytes wait for [`take_output`](Self::take_output).
+    pub fn unsent(&self) -> usize {
+        self.output.len()
+    }
+
     /// Bytes to write to the control stream; empty if there are none.
     pub fn take_output(&mut self) -> Bytes {
         self.output.split().freeze()

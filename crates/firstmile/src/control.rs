@@ -12,6 +12,7 @@ use crate::quic::{RecvStream, SendStream};
 const READ: usize = 64 << 10;
 /// Bytes that may wait for a peer that does not read: some full lists of feeds.
 const MAX_UNSENT: usize = 1 << 20;
+const UNREAD: &str = "the peer does not read what is said to it";
 
 /// The control stream with one owner.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl Control {
 
     /// Parts what is read from what is said, so that neither waits for the other.
     pub fn split(self) -> (Outbox, SendStream, RecvStream) {
-        let shared = Shared { session: Mutex::new(self.session), said: Notify::new() };
+        let session = Mutex::new(self.session);
+        let shared = Shared { session, said: Notify::new(), overrun: Notify::new() };
         (Outbox(Arc::new(shared)), self.send, self.receive)
     }
 }
@@ -69,13 +71,21 @@ pub struct Outbox(Arc<Shared>);
 struct Shared {
     session: Mutex<Session>,
     said: Notify,
+    /// Told when more waits than may.
+    overrun: Notify,
 }
 
 impl Outbox {
     /// Says something; without effect once the session is over.
     pub fn say(&self, message: &Message) {
-        self.session().send(message);
+        let mut session = self.session();
+        session.send(message);
+        let is_overrun = session.unsent() > MAX_UNSENT;
+        drop(session);
         self.0.said.notify_one();
+        if is_overrun {
+            self.0.overrun.notify_one();
+        }
     }
 
     /// Reads until the peer has said something.
@@ -104,10 +114,15 @@ impl Outbox {
             let output = self.session().take_output();
             if output.is_empty() {
                 self.0.said.notified().await;
-            } else if output.len() > MAX_UNSENT {
-                bail!("the peer does not read what is said to it");
-            } else {
-                send.write_chunk(output).await?;
+                continue;
+            }
+            if output.len() > MAX_UNSENT {
+                bail!(UNREAD);
+            }
+            // More may be said while the peer takes nothing.
+            tokio::select! {
+                written = send.write_chunk(output) => written?,
+                () = self.0.overrun.notified() => bail!(UNREAD),
             }
         }
     }
