@@ -1,6 +1,9 @@
 //! How often something may happen: a bucket that fills with time.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use tracing::warn;
 
 /// Allowance that grows by so many a second up to a bound, and that every event takes from.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +31,54 @@ impl Bucket {
     }
 }
 
+/// Log lines of one peer at once; then one a second.
+const LINES: f64 = 128.0;
+
+/// The log lines that one peer can cause. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Lines(Arc<Mutex<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    bucket: Bucket,
+    left_out: u64,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let bucket = Bucket::full(LINES, Instant::now());
+        Self(Arc::new(Mutex::new(Said { bucket, left_out: 0 })))
+    }
+}
+
+impl Lines {
+    /// Whether a line may be written now; the log says when lines are left out, and how many were.
+    pub fn may_say(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.bucket.take(1.0, 1.0, LINES, Instant::now()) {
+            said.left_out += 1;
+            return false;
+        }
+        let left_out = std::mem::take(&mut said.left_out);
+        drop(said);
+        if left_out > 0 {
+            warn!(left_out, "a peer causes too many log lines: some were left out");
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn lines_of_a_peer_are_bounded() {
+        let lines = Lines::default();
+        let said = (0..10_000).filter(|_| lines.clone().may_say()).count();
+        assert!((LINES as usize..LINES as usize + 10).contains(&said), "{said}");
+    }
 
     #[test]
     fn fills_with_time_up_to_its_bound() {

@@ -29,6 +29,7 @@ use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
 use crate::quic::{Congestion, Listener};
 use crate::secret::{Secret, StreamKey, Token};
+use crate::seldom::Seldom;
 use crate::spool::Spool;
 use crate::status::{rtmp_server, rtmps_server};
 use crate::store::{Admitted, DataDir, Invites, PublicPlace, RunFile, Verifiers};
@@ -84,6 +85,8 @@ pub struct Node {
     by_password: OnAir<FeedId>,
     store: Mutex<Stored>,
     studios: Mutex<HashMap<PublicKey, Studio>>,
+    /// Lines about callers that were turned away.
+    refusals: Seldom,
     door: OnceLock<Weak<Door<Self>>>,
 }
 
@@ -156,6 +159,7 @@ impl Relay {
             by_password: OnAir::default(),
             store: Mutex::new(store),
             studios: Mutex::default(),
+            refusals: Seldom::default(),
             door: OnceLock::new(),
             config,
         });

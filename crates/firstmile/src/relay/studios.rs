@@ -22,6 +22,7 @@ use crate::identity::PublicKey;
 use crate::limit::Limit;
 use crate::networks::Networks;
 use crate::quic::{Link, Listener};
+use crate::rate::Lines;
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
 use crate::store;
@@ -47,6 +48,8 @@ pub(super) struct Studio {
     last_error: Option<String>,
     /// What is to be said to it.
     outbox: Option<Outbox>,
+    /// What it makes the log say, over all its links.
+    lines: Lines,
 }
 
 impl Node {
@@ -123,17 +126,20 @@ impl Node {
             }
         };
         self.drop_dead(&link, &hello).await;
-        if let Err((refusal, text)) = self.admit(&link, &hello) {
-            warn!(studio = hello.name, reason = text, "refused");
-            control.session.refuse(refusal, &text);
-            // The peer closes the link once it has read why.
-            let _ = control.flush().await;
-            let _ = tokio::time::timeout(FAREWELL, link.closed()).await;
-            link.close("refused");
-            return;
-        }
+        let admitted = self.admit(&link, &hello);
+        let lines = match admitted {
+            Ok(lines) => lines,
+            Err((refusal, text)) => {
+                return self.turn_away(&link, control, &hello, refusal, text).await;
+            }
+        };
         drop(caller);
-        info!(studio = hello.name, address = %link.remote_address(), agent = hello.agent, "joined");
+        let mut stay =
+            Stay { node: self, link: &link, hello: &hello, reason: "a fault of the relay".into() };
+        if lines.may_say() {
+            let address = link.remote_address();
+            info!(studio = hello.name, %address, agent = hello.agent, "joined");
+        }
         control.session.welcome(Welcome {
             version: VERSION,
             agent: crate::agent(),
@@ -153,16 +159,37 @@ impl Node {
                 link.silence();
             }
         };
-        let reason = tokio::select! {
+        stay.reason = tokio::select! {
             () = listen => unreachable!("it has no end"),
-            result = egress::run(&link, control, &peer, &self.spool) => match result {
+            result = egress::run(&link, control, &peer, &self.spool, &lines) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => plain(&format!("{error:#}")),
             },
             reason = link.closed() => reason,
         };
-        link.close("over");
-        self.left(&link, &hello, &reason);
+    }
+
+    /// Tells a caller why it may not come in.
+    async fn turn_away(
+        &self,
+        link: &Link,
+        mut control: Control,
+        hello: &Hello,
+        refusal: Refusal,
+        text: String,
+    ) {
+        // It may call again and again.
+        if let Some(left_out) = self.refusals.now(&format!("{refusal:?}"), Instant::now()) {
+            warn!(studio = hello.name, reason = text, left_out, "refused");
+        }
+        control.session.refuse(refusal, &text);
+        // The peer closes the link once it has read why.
+        let farewell = async {
+            let _ = control.flush().await;
+            link.closed().await
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        link.close("refused");
     }
 
     /// Tells the studio whose key or user another one claims.
@@ -196,7 +223,7 @@ impl Node {
     }
 
     /// Lets a studio in, or says why not.
-    fn admit(&self, link: &Link, hello: &Hello) -> Result<(), (Refusal, String)> {
+    fn admit(&self, link: &Link, hello: &Hello) -> Result<Lines, (Refusal, String)> {
         let key = link.peer();
         if !hello.speaks_our_version() {
             let text = format!(
@@ -212,6 +239,7 @@ impl Node {
         let mut studios = self.lock_studios();
         let known = studios.get(&key);
         let connects = known.map_or(0, |studio| studio.connects) + 1;
+        let lines = known.map(|studio| studio.lines.clone()).unwrap_or_default();
         if let Some(before) = known.and_then(|studio| studio.link.as_ref()) {
             before.close("replaced by a new link");
         }
@@ -224,9 +252,10 @@ impl Node {
                 connects,
                 last_error: None,
                 outbox: None,
+                lines: lines.clone(),
             },
         );
-        Ok(())
+        Ok(lines)
     }
 
     /// Whether the studio is the only one of its identity, and there is room for it.
@@ -291,7 +320,9 @@ impl Node {
         if !studio.link.as_ref().is_some_and(|present| present.is_same(link)) {
             return debug!(reason, "a link was replaced");
         }
-        info!(studio = hello.name, reason, "left");
+        if studio.lines.may_say() {
+            info!(studio = hello.name, reason, "left");
+        }
         studio.link = None;
         studio.outbox = None;
         studio.last_error = Some(reason.to_owned());
@@ -306,6 +337,22 @@ impl Node {
 
     pub(super) fn lock_studios(&self) -> MutexGuard<'_, HashMap<PublicKey, Studio>> {
         self.studios.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A studio that was let in. However this ends, a fault of ours included, its link is closed and it
+/// has left: it calls again.
+struct Stay<'a> {
+    node: &'a Node,
+    link: &'a Link,
+    hello: &'a Hello,
+    reason: String,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.link.close("over");
+        self.node.left(self.link, self.hello, &self.reason);
     }
 }
 

@@ -18,15 +18,17 @@ use tracing::{debug, warn};
 
 use crate::control::Outbox;
 use crate::quic::{Link, RecvStream, SendStream};
-use crate::rate::Bucket;
+use crate::rate::{Bucket, Lines};
 use crate::spool::Spool;
 
 use pump::Pump;
 
 /// What was said to the pump and waits for it.
 const ORDERS: usize = 256;
-/// Log lines of a studio about its feeds at once; then one a second.
-const LINES: f64 = 64.0;
+/// Messages of a studio at once: it has 256 feeds, and subscribes them all when it comes back.
+const MESSAGES: f64 = 1_024.0;
+/// Messages a second for longer.
+const MESSAGE_RATE: f64 = 100.0;
 
 /// The studio's feeds at this relay.
 pub trait Feeds: Send + Sync {
@@ -62,12 +64,13 @@ pub async fn run(
     (outbox, mut send, mut receive): (Outbox, SendStream, RecvStream),
     feeds: &dyn Feeds,
     spool: &Spool,
+    lines: &Lines,
 ) -> Result<()> {
     let (tell, orders) = mpsc::channel(ORDERS);
-    let pump = Pump::new(link.clone(), outbox.clone(), spool.clone());
+    let pump = Pump::new(link.clone(), outbox.clone(), spool.clone(), lines.clone());
     tokio::select! {
         over = outbox.write(&mut send) => over,
-        over = converse(&outbox, &mut receive, feeds, &tell) => over,
+        over = converse(&outbox, &mut receive, feeds, &tell, lines) => over,
         over = hear_reports(link, &tell) => over,
         over = pump.run(orders) => over,
     }
@@ -78,21 +81,24 @@ async fn converse(
     receive: &mut RecvStream,
     feeds: &dyn Feeds,
     tell: &mpsc::Sender<Order>,
+    lines: &Lines,
 ) -> Result<()> {
     let mut known_problems = Vec::new();
-    let mut lines = Bucket::full(LINES, Instant::now());
+    let mut messages = Bucket::full(MESSAGES, Instant::now());
     loop {
         let Event::Message(message) = outbox.hear(receive).await? else {
             bail!("the peer began anew on an open session");
         };
+        // Each costs work: locks that others want, answers, reads of the disk.
+        if !messages.take(1.0, MESSAGE_RATE, MESSAGES, Instant::now()) {
+            bail!("the studio says too much: more than {MESSAGE_RATE} messages a second");
+        }
         let order = match message {
             Message::Feeds(list) => {
                 let (current, problems) = feeds.push(list);
                 if problems != known_problems {
                     // A studio may send what it likes, but not fill the log.
-                    let now = Instant::now();
-                    let mut is_said = |_: &&backhaul::FeedProblem| lines.take(1.0, 1.0, LINES, now);
-                    for problem in problems.iter().take_while(&mut is_said) {
+                    for problem in problems.iter().take_while(|_| lines.may_say()) {
                         warn!(feed = problem.name, reason = problem.text, "a feed was not taken");
                     }
                 }

@@ -17,6 +17,7 @@ use super::out::is_stopped;
 use super::{Order, ended};
 use crate::control::Outbox;
 use crate::quic::Link;
+use crate::rate::Lines;
 use crate::spool::Spool;
 
 /// How often the link is looked after: its backlog, and a heartbeat while media flows, so that the
@@ -51,6 +52,7 @@ pub(super) struct Pump {
     started: Instant,
     ticks: u64,
     acknowledged: Acknowledged,
+    lines: Lines,
 }
 
 /// When the peer has acknowledged something last.
@@ -74,7 +76,7 @@ struct Outlet {
 }
 
 impl Pump {
-    pub(super) fn new(link: Link, outbox: Outbox, spool: Spool) -> Self {
+    pub(super) fn new(link: Link, outbox: Outbox, spool: Spool, lines: Lines) -> Self {
         let now = Instant::now();
         Self {
             link,
@@ -90,6 +92,7 @@ impl Pump {
             started: now,
             ticks: 0,
             acknowledged: Acknowledged { count: 0, at: now, is_outage: false },
+            lines,
         }
     }
 
@@ -154,7 +157,9 @@ impl Pump {
         };
         let outlet = self.outlets.get_mut(key).expect("every key has its outlet");
         // One that is over is sent as far as the hub still has it; at worst, not at all.
-        info!(feed = outlet.name, publication = %subscribe.publication, "sending");
+        if self.lines.may_say() {
+            info!(feed = outlet.name, publication = %subscribe.publication, "sending");
+        }
         let publication = subscribe.publication;
         let before = outlet.live.replace(Live::new(&outlet.feed, subscribe));
         if let Some(mut before) = before.filter(|live| live.publication() != publication) {
@@ -167,7 +172,9 @@ impl Pump {
         for outlet in self.outlets.values() {
             if outlet.feed.publication() == Some(close.publication) {
                 let Close { publication, text: reason } = close;
-                warn!(feed = outlet.name, %publication, reason, "the studio closed the encoder");
+                if self.lines.may_say() {
+                    warn!(feed = outlet.name, %publication, reason, "the studio closed the encoder");
+                }
                 // Another encoder may have taken over by now: that one stays.
                 outlet.feed.cut_publication(*publication, Cut::TakenOver, Instant::now());
             }
@@ -297,7 +304,8 @@ impl Pump {
         }
         for key in self.active.difference(&blocked) {
             let Some(outlet) = self.outlets.get_mut(key) else { continue };
-            if let Some(live) = outlet.live.take_if(|live| live.is_over(&self.outbox)) {
+            let over = outlet.live.take_if(|live| live.is_over(&self.outbox));
+            if let Some(live) = over.filter(|_| self.lines.may_say()) {
                 info!(feed = outlet.name, publication = %live.publication(), "sent");
             }
         }
