@@ -42,6 +42,8 @@ struct Asked {
     feed: Feed,
     reading: Option<Reading>,
     found: VecDeque<(Position, Tag)>,
+    /// It has had its turn once what was found is sent.
+    has_read: bool,
     out: Out,
 }
 
@@ -86,6 +88,7 @@ impl Backfill {
             feed,
             reading: None,
             found: VecDeque::new(),
+            has_read: false,
             out: Out::new(want.request, BACKFILL_PRIORITY),
         });
         None
@@ -136,7 +139,11 @@ impl Backfill {
                         asked.answer.give_up();
                     }
                 }
-                // The others have their turn.
+                asked.has_read = true;
+                continue;
+            }
+            if std::mem::take(&mut asked.has_read) {
+                // The others have their turn, now that nothing of this one is held in memory.
                 self.wants.rotate_left(1);
                 continue;
             }
