@@ -46,7 +46,7 @@ pub(super) fn find(dir: &Path, state: &mut State) -> io::Result<()> {
         let publication = index.head.publication;
         let is_over_here = index.is_from_here() && index.ended().is_none();
         let end = index.highest().map_or(0, |highest| highest + 1);
-        state.journals.insert(publication, index);
+        state.insert(index);
         if is_over_here {
             // The encoder's connection went with the process.
             state.mark(publication, RecordHead::ended(end));

@@ -9,12 +9,12 @@ use media::{Position, PublicationId, Tag};
 use super::Shared;
 use super::format::{FileHead, MAX_BODY, MAX_NUMBER, RecordHead, Source, unix_ms};
 use super::index::{Index, Refused};
-use super::state::{MAX_JOURNALS, RECORD_COST, State};
+use super::state::{RECORD_COST, State};
 use crate::secret::FeedName;
 
 /// Bytes on their way to the disk: some seconds of several feeds, for a disk that hesitates.
 const MAX_QUEUED: usize = 32 << 20;
-/// Publications that were announced and of which nothing has come.
+/// Publications of one source that were announced and of which nothing has come.
 const MAX_EMPTY: usize = 1_024;
 
 /// One feed's way into the recorder. Clones are handles to the same.
@@ -54,11 +54,13 @@ impl FeedRecorder {
         if state.journals.contains_key(&publication) {
             return;
         }
-        let empty = state.journals.values().filter(|index| !index.has_records());
-        if empty.count() >= MAX_EMPTY {
-            state.journals.retain(|_, index| index.has_records());
+        if state.share(&source).journals() >= MAX_EMPTY {
+            let is_empty = |index: &Index| !index.has_records() && index.head.source == source;
+            if state.journals.values().filter(|index| is_empty(index)).count() >= MAX_EMPTY {
+                state.journals.retain(|_, index| !is_empty(index));
+            }
         }
-        if state.journals.len() >= MAX_JOURNALS {
+        if !state.has_room(&source) {
             // The alarm says so.
             return;
         }
@@ -66,7 +68,7 @@ impl FeedRecorder {
         let wants_all = started >= since;
         let feed = self.feed.clone();
         let head = FileHead { feed, publication, started, wants_all, source };
-        state.journals.insert(publication, Index::new(head));
+        state.insert(Index::new(head));
     }
 
     /// Takes a tag of a publication that has begun, at once and without waiting.
@@ -115,7 +117,7 @@ impl FeedRecorder {
         let end = end.min(MAX_NUMBER);
         let mut state = self.shared.lock();
         let Some(index) = self.index(&mut state.journals, publication) else { return };
-        if index.ended() != Some(end) && (end > 0 || index.has_records()) {
+        if !index.is_sealed() && index.ended() != Some(end) && (end > 0 || index.has_records()) {
             state.mark(publication, RecordHead::ended(end));
             state.give_up(publication);
             self.wake(state);
@@ -142,6 +144,12 @@ impl FeedRecorder {
         }
         let index = self.index(&mut state.journals, publication);
         index.map(|index| index.wanted(below)).unwrap_or_default()
+    }
+
+    /// Where a publication comes from that has begun here, at any time, of whatever feed.
+    pub fn source(&self, publication: PublicationId) -> Option<Source> {
+        let state = self.shared.lock();
+        state.journals.get(&publication).map(|index| index.head.source.clone())
     }
 
     /// Whether the publication has begun here, at any time.

@@ -39,7 +39,7 @@ const IS_METADATA: u8 = 1 << 4;
 const TRACK: u8 = 0b11;
 
 /// Where a publication comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// An encoder at the studio's own door: what is missing here is nowhere else.
     Here,

@@ -1,9 +1,12 @@
 //! What is known of one publication: which numbers its journal has, and what they amount to.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut};
 
 use super::format::{FileHead, Kind, RecordHead, Source};
 use super::ranges::Ranges;
+use super::share::{Charge, Share};
 use media::Track;
 
 /// Ranges of one publication: what is left of a link that lost every second tag for minutes. A
@@ -88,6 +91,7 @@ pub(super) struct Index {
     is_sealed: bool,
     /// Bytes of the file that are whole records.
     pub(super) file_len: u64,
+    charge: Charge,
 }
 
 impl Index {
@@ -103,12 +107,28 @@ impl Index {
             is_paused: false,
             is_sealed: false,
             file_len: 0,
+            charge: Charge::default(),
         }
     }
 
     pub(super) fn sealed(head: FileHead, end: u64, summary: Summary, file_len: u64) -> Self {
         let new = Self::new(head);
         Self { ended: Some(end), summary, is_sealed: true, file_len, ..new }
+    }
+
+    /// Counts it for its source.
+    pub(super) fn charge(&mut self, share: Arc<Share>) {
+        self.charge = Charge::of(share);
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        self.charge.set(self.have.len() + self.gone.len());
+    }
+
+    /// Whether there are as many ranges as there may be.
+    fn is_full(&self) -> bool {
+        self.have.len() + self.gone.len() >= MAX_RANGES || self.charge.is_used_up()
     }
 
     /// Takes a record; the same for those that come and for those that a file holds.
@@ -126,6 +146,7 @@ impl Index {
             Kind::Gone => self.apply_gone(head.number, head.last()),
             Kind::Sealed => {}
         }
+        self.recount();
         Ok(())
     }
 
@@ -134,7 +155,7 @@ impl Index {
         if self.is_sealed || self.have.contains(number) {
             return Err(Refused::Double);
         }
-        if self.have.len() + self.gone.len() >= MAX_RANGES && !self.is_next_to_another(number) {
+        if self.is_full() && !self.is_next_to_another(number) {
             return Err(Refused::Holes);
         }
         if self.ended.is_some_and(|end| number >= end) {
@@ -161,8 +182,7 @@ impl Index {
 
     fn apply_gone(&mut self, first: u64, last: u64) {
         let from = self.from.filter(|_| !self.is_sealed);
-        let is_full = self.have.len() + self.gone.len() >= MAX_RANGES;
-        let Some(from) = from.filter(|_| !is_full) else { return };
+        let Some(from) = from.filter(|_| !self.is_full()) else { return };
         let missing = self.have.gaps(first.max(from), last).take(MAX_RANGES);
         let missing: Vec<_> = missing.collect();
         for (first, last) in missing {
@@ -174,6 +194,7 @@ impl Index {
     pub(super) fn take_back(&mut self, head: &RecordHead) {
         if head.kind == Kind::Tag {
             self.have.remove(head.number);
+            self.recount();
             self.summary.tags = self.summary.tags.saturating_sub(1);
             self.summary.bytes = self.summary.bytes.saturating_sub(head.length.into());
         }

@@ -18,6 +18,7 @@ mod format;
 mod index;
 mod ranges;
 mod scan;
+mod share;
 mod state;
 pub mod tap;
 mod writer;

@@ -1,13 +1,15 @@
 //! What the recorder knows, under its one lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use media::PublicationId;
 use tracing::warn;
 
-use super::format::RecordHead;
+use super::format::{RecordHead, Source};
 use super::index::Index;
+use super::share::Share;
 use crate::secret::FeedName;
 
 /// What a record costs in the queue beside its body.
@@ -20,6 +22,7 @@ pub(super) struct State {
     /// Feeds that are recorded, or were since the start.
     pub(super) feeds: BTreeMap<FeedName, FeedState>,
     pub(super) journals: HashMap<PublicationId, Index>,
+    pub(super) shares: HashMap<Source, Arc<Share>>,
     pub(super) queue: VecDeque<Job>,
     /// Bytes in the queue and in the writer's hands.
     pub(super) queued: usize,
@@ -27,6 +30,8 @@ pub(super) struct State {
     /// Whether the disk takes tags now.
     pub(super) is_ready: bool,
     pub(super) alarm: Option<String>,
+    /// Something of a relay was not recorded, as it has too much already.
+    pub(super) is_crowded: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +56,35 @@ impl State {
         self.feeds.get(feed).is_some_and(|feed| feed.since.is_some())
     }
 
+    /// What a source takes.
+    pub(super) fn share(&mut self, source: &Source) -> Arc<Share> {
+        if let Some(share) = self.shares.get(source) {
+            return share.clone();
+        }
+        self.shares.entry(source.clone()).or_default().clone()
+    }
+
+    /// Takes a publication, in the place of what was known of it.
+    pub(super) fn insert(&mut self, mut index: Index) {
+        let share = self.share(&index.head.source);
+        index.charge(share);
+        self.journals.insert(index.head.publication, index);
+    }
+
+    /// Whether there is room for another publication of this source. A relay may not have more than
+    /// what is left for all others.
+    pub(super) fn has_room(&mut self, source: &Source) -> bool {
+        let left = MAX_JOURNALS.saturating_sub(self.journals.len());
+        let has_room = match source {
+            Source::Here => left > 0,
+            Source::Relay(_) => self.share(source).journals() < left,
+        };
+        if !has_room && left > 0 {
+            self.is_crowded = true;
+        }
+        has_room
+    }
+
     /// What keeps the recorder from its work.
     pub(super) fn alarm(&self) -> Option<String> {
         let full = || {
@@ -61,7 +95,14 @@ impl State {
                 )
             })
         };
-        self.alarm.clone().or_else(full)
+        let crowded = || {
+            self.is_crowded.then(|| {
+                "one relay has filled half of the room for recordings: nothing new of it is recorded \
+                 until some are moved away and the studio is started again"
+                    .to_owned()
+            })
+        };
+        self.alarm.clone().or_else(full).or_else(crowded)
     }
 
     /// Says what is wrong, in the log once.

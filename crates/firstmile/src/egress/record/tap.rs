@@ -146,8 +146,10 @@ impl Tap {
         let age = age.filter(|_| is_on_air).unwrap_or_else(|| first.elapsed());
         let started = SystemTime::now() - age;
         // What was announced while it was recorded is known already.
-        self.recorder.begin(publication, started, (self.source)(publication));
-        let is_from_here = self.recorder.is_from_here(publication);
+        let source = (self.source)(publication);
+        self.recorder.begin(publication, started, source.clone());
+        // A relay may say that it has what came from here.
+        let is_from_here = source == Source::Here && self.recorder.is_from_here(publication);
         self.current = Some(Current { publication, end: 0, is_from_here });
     }
 

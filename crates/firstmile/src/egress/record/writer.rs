@@ -284,7 +284,8 @@ impl Writer<'_> {
         if let Some(index) = state.journals.get_mut(&publication)
             && self.files.contains_key(&publication)
         {
-            *index = Index::sealed(index.head.clone(), end, summary, index.file_len);
+            let sealed = Index::sealed(index.head.clone(), end, summary, index.file_len);
+            state.insert(sealed);
         }
     }
 
