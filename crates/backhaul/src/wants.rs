@@ -88,7 +88,8 @@ impl Wants {
         answered: &Answered,
         now: Instant,
     ) -> Option<(PublicationId, Ranges)> {
-        let asked = self.asked.get_mut(&answered.request)?;
+        // An answer is given once.
+        let asked = self.asked.get_mut(&answered.request).filter(|asked| asked.sent.is_none())?;
         asked.heard = now;
         asked.sent = Some(answered.tags);
         Some((asked.publication, answered.gone.intersection(&asked.ranges)))
@@ -216,6 +217,7 @@ mod tests {
         let gone = ranges([(8, 20), (91, 91)]);
         let answered = Answered { request: 1, tags: 3, gone };
         assert_eq!(wants.on_answered(&answered, now), Some((A, ranges([(8, 9), (91, 91)]))));
+        assert_eq!(wants.on_answered(&answered, now), None, "it was answered");
         assert!(!wants.may_ask(A, now), "a tag is still on its way");
         wants.on_tag(1, 3, now);
         assert!(wants.may_ask(A, now));

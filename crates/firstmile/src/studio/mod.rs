@@ -44,6 +44,8 @@ use uplink::Uplink;
 
 /// How often feeds without an encoder are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// How soon the way to a relay is taken up again after a fault of this program.
+const AFTER_FAULT: Duration = Duration::from_secs(1);
 
 /// What a person has to know of a data directory whose identity is gone.
 const LOST_IDENTITY: &str = "identity.pem was missing, so this is a new studio, which the relays that \
@@ -175,7 +177,19 @@ impl Studio {
         for uplink in &node.uplinks {
             let uplink = uplink.clone();
             let (node, dialer, shutdown) = (node.clone(), dialer.clone(), shutdown.clone());
-            uplinks.spawn(async move { uplink.run(&dialer, &*node, &shutdown).await });
+            uplinks.spawn(async move {
+                loop {
+                    let (uplink, node) = (uplink.clone(), node.clone());
+                    let (dialer, stop) = (dialer.clone(), shutdown.clone());
+                    let running =
+                        tokio::spawn(async move { uplink.run(&dialer, &*node, &stop).await });
+                    // A fault of ours, of which the log tells, costs the link and not the relay.
+                    if running.await.is_ok() || shutdown.is_cancelled() {
+                        return;
+                    }
+                    tokio::time::sleep(AFTER_FAULT).await;
+                }
+            });
         }
         let silence = CancellationToken::new();
         let tapping = tokio::spawn({

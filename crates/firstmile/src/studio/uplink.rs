@@ -144,7 +144,9 @@ impl Uplink {
         if state.refused_feeds.get(name).is_some_and(|known| known == why) {
             return;
         }
-        warn!(relay = self.relay.name, feed = name, why, "the relay has trouble with a feed");
+        if self.inbox.lines().may_say() {
+            warn!(relay = self.relay.name, feed = name, why, "the relay has trouble with a feed");
+        }
         state.refused_feeds.insert(name.to_owned(), why.to_owned());
     }
 
@@ -185,6 +187,7 @@ impl Uplink {
 
     /// Keeps the link up until `shutdown`.
     pub async fn run(&self, dialer: &Dialer, studio: &dyn Studio, shutdown: &CancellationToken) {
+        self.leave();
         let keeping = async {
             let is_greeting = AtomicBool::new(false);
             let mut next: Next<'_> =
@@ -289,7 +292,9 @@ impl Uplink {
     /// Takes note that there is no link.
     fn leave(&self) {
         let mut state = self.lock();
-        state.link = None;
+        if let Some(link) = state.link.take() {
+            link.close("over");
+        }
         state.is_raced = false;
     }
 

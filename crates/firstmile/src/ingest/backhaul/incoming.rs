@@ -13,10 +13,13 @@ use media::{Position, PublicationId, Tag, Track, TrackSet};
 use tracing::info;
 
 use crate::egress::record::{FeedRecorder, Source};
+use crate::rate::Lines;
 use crate::status::Spread;
 
 /// Bytes of tags that may wait for others.
 const MAX_HELD_BYTES: usize = 32 << 20;
+/// What a tag that waits costs beside its body.
+const HELD_COST: usize = 256;
 /// How long nothing may come of an ended publication whose last tags are missing.
 const LAST_TAGS: Duration = Duration::from_secs(2);
 /// How long a publication is held for a relay that cannot be reached.
@@ -135,12 +138,23 @@ impl Incoming {
         })
     }
 
-    /// What it arrives here is written down, as long as the feed is recorded.
+    /// What it arrives here is written down, as long as the feed is recorded; never in the journal
+    /// of somebody else's publication.
     pub(super) fn record(&mut self, recorder: Option<FeedRecorder>, source: &Source) {
-        if let Some(recorder) = &recorder {
+        self.recorder = recorder.filter(|recorder| {
             recorder.begin(self.publication, self.started, source.clone());
-        }
-        self.recorder = recorder;
+            recorder.source(self.publication).as_ref() == Some(source)
+        });
+    }
+
+    /// Bytes of tags that wait for others.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Whether it was ever on air here.
+    pub(super) fn was_on_air(&self) -> bool {
+        self.publisher.is_some()
     }
 
     /// Below which number there are no holes but real ones; `None` if nothing comes in.
@@ -167,6 +181,7 @@ impl Incoming {
         &mut self,
         header: &TagHeader,
         body: Bytes,
+        lines: &Lines,
     ) -> Result<Result<(), OffAir>> {
         let TagHeader { track, number, previous, timestamp, queued_us, .. } = *header;
         if self.relay_queue.len() == QUEUE_SAMPLES {
@@ -186,9 +201,9 @@ impl Incoming {
         if self.receiver.on_tag(track, number, previous)? == Arrival::Late {
             return Ok(Ok(()));
         }
-        self.held_bytes += tag.body.len();
+        self.held_bytes += tag.body.len() + HELD_COST;
         self.bodies.insert((track, number), (position, tag));
-        let released = self.release();
+        let released = self.release(lines);
         if self.held_bytes > MAX_HELD_BYTES {
             bail!("more than {MAX_HELD_BYTES} bytes wait for a tag that does not come");
         }
@@ -200,24 +215,24 @@ impl Incoming {
     /// # Errors
     ///
     /// As for [`receive`](Self::receive).
-    pub(super) fn skip(&mut self, skip: &Skip) -> Result<Result<(), OffAir>> {
+    pub(super) fn skip(&mut self, skip: &Skip, lines: &Lines) -> Result<Result<(), OffAir>> {
         self.receiver.on_skip(skip)?;
-        Ok(self.release())
+        Ok(self.release(lines))
     }
 
-    fn release(&mut self) -> Result<(), OffAir> {
+    fn release(&mut self, lines: &Lines) -> Result<(), OffAir> {
         while let Some(release) = self.receiver.poll() {
             let (Release::Tag(track, number) | Release::Drop(track, number)) = release;
             let Some((position, tag)) = self.bodies.remove(&(track, number)) else { continue };
-            self.held_bytes -= tag.body.len();
+            self.held_bytes -= tag.body.len() + HELD_COST;
             if matches!(release, Release::Tag(..)) {
-                self.push(position, tag)?;
+                self.push(position, tag, lines)?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, position: Position, tag: Tag) -> Result<(), OffAir> {
+    fn push(&mut self, position: Position, tag: Tag, lines: &Lines) -> Result<(), OffAir> {
         let now = Instant::now();
         let publisher = match &mut self.publisher {
             Some(publisher) => publisher,
@@ -225,7 +240,9 @@ impl Incoming {
             None => {
                 let publish = self.feed.publish(self.publication, now);
                 let publisher = publish.map_err(|fought| fought.to_string())?;
-                info!(feed = self.name, publication = %self.publication, "on air");
+                if lines.may_say() {
+                    info!(feed = self.name, publication = %self.publication, "on air");
+                }
                 self.publisher.insert(publisher)
             }
         };

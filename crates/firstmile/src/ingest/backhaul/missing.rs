@@ -9,6 +9,7 @@ use media::{Position, PublicationId, Tag};
 use tracing::{debug, info};
 
 use crate::egress::record::{FeedRecorder, Source, Unfinished};
+use crate::rate::Lines;
 
 /// A relay tells at once what it has: what it has not told of by then it does not have.
 const INTRODUCTION: Duration = Duration::from_secs(3);
@@ -50,14 +51,18 @@ impl Missing {
 
     /// The relay keeps a publication that is over.
     pub(super) fn keeps(&mut self, kept: &Kept, recorder: Option<&FeedRecorder>, now: SystemTime) {
-        if self.kept.len() >= MAX_KEPT {
+        // It is said once.
+        if self.kept.len() >= MAX_KEPT || self.kept.contains_key(&kept.publication) {
             return;
         }
         self.kept.insert(kept.publication, kept.last);
         let Some(recorder) = recorder else { return };
         let started = now.checked_sub(kept.age).unwrap_or(SystemTime::UNIX_EPOCH);
         recorder.begin(kept.publication, started, self.source.clone());
-        recorder.ended(kept.publication, kept.last.saturating_add(1));
+        // A relay has no say in what came from elsewhere.
+        if recorder.source(kept.publication).as_ref() == Some(&self.source) {
+            recorder.ended(kept.publication, kept.last.saturating_add(1));
+        }
     }
 
     /// What to ask for now of a recorded feed. `live` tells below which number a publication that
@@ -125,11 +130,13 @@ impl Missing {
     }
 
     /// The relay has sent all that it has of what was asked for.
-    pub(super) fn answered(&mut self, answered: &Answered) {
+    pub(super) fn answered(&mut self, answered: &Answered, lines: &Lines) {
         let gone = self.wants.on_answered(answered, Instant::now());
         let Some((publication, gone)) = gone.filter(|(_, gone)| !gone.is_empty()) else { return };
         let gone: Vec<_> = gone.iter().collect();
-        info!(%publication, ?gone, "the relay no longer has these tags");
+        if lines.may_say() {
+            info!(%publication, ?gone, "the relay no longer has these tags");
+        }
         if let Some(recorder) = self.recorders.get(&publication) {
             recorder.gone(publication, &gone);
         }

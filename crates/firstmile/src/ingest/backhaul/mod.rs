@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use backhaul::{
     Announce, Close, Datagram, Ended, Event, FeedKey, Login, Message, Received, Report, Skip,
     TagHeader,
@@ -19,11 +19,12 @@ use hub::Feed;
 use media::PublicationId;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
 use crate::quic::{Link, RecvStream};
+use crate::rate::{Bucket, Lines};
 
 pub use incoming::Figures;
 use incoming::{Incoming, OffAir};
@@ -39,6 +40,13 @@ const WANT_INTERVAL: Duration = Duration::from_millis(500);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Publications that one relay may announce at a time; a studio has 256 feeds at most.
 const MAX_PUBLICATIONS: usize = 256;
+/// New publications that a relay may announce at once, and a second for longer.
+const ANNOUNCES: f64 = 512.0;
+const ANNOUNCE_RATE: f64 = 16.0;
+/// Bytes of tags that may wait for others, of all of a relay's publications together.
+const MAX_HELD_BYTES: usize = 128 << 20;
+/// How long a relay may take to read what is said to it.
+const UNREAD: Duration = Duration::from_secs(10);
 /// Publications that were cut here and are remembered.
 const MAX_CLOSED: usize = 64;
 
@@ -75,6 +83,9 @@ pub struct Inbox {
     way: Mutex<Way>,
     missing: Mutex<Missing>,
     received: Notify,
+    announces: Mutex<Bucket>,
+    /// What the relay makes the log say.
+    lines: Lines,
 }
 
 impl Inbox {
@@ -86,7 +97,14 @@ impl Inbox {
             way: Mutex::default(),
             missing: Mutex::new(Missing::new(source)),
             received: Notify::new(),
+            announces: Mutex::new(Bucket::full(ANNOUNCES, Instant::now())),
+            lines: Lines::default(),
         }
+    }
+
+    /// The log lines that this relay can cause.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// Where a publication that comes from this relay has its tags from.
@@ -136,7 +154,8 @@ impl Inbox {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         let mut want = tokio::time::interval(WANT_INTERVAL);
         loop {
-            control.flush().await?;
+            let flushed = tokio::time::timeout(UNREAD, control.flush()).await;
+            flushed.context("the relay does not read what is said to it")??;
             tokio::select! {
                 changed = list.changed() => {
                     changed?;
@@ -224,7 +243,9 @@ impl Inbox {
                 let recorder = feeds.recorder(&kept.feed);
                 self.lock_missing().keeps(&kept, recorder.as_ref(), SystemTime::now());
             }
-            Message::Answered(answered) => self.lock_missing().answered(&answered),
+            Message::Answered(answered) => {
+                self.lock_missing().answered(&answered, &self.lines);
+            }
             Message::FeedProblem(problem) => feeds.refused(&problem.name, &problem.text),
             other => debug!(?other, "ignored"),
         }
@@ -252,10 +273,22 @@ impl Inbox {
         if publications.len() >= MAX_PUBLICATIONS {
             bail!("the relay announced more than {MAX_PUBLICATIONS} publications");
         }
+        let mut announces = self.announces.lock().unwrap_or_else(PoisonError::into_inner);
+        if !announces.take(1.0, ANNOUNCE_RATE, ANNOUNCES, Instant::now()) {
+            bail!("the relay announced more than {ANNOUNCE_RATE} publications a second");
+        }
+        let recorder = feeds.recorder(&name);
+        let source = recorder.as_ref().and_then(|recorder| recorder.source(publication));
+        let is_ours = source.is_none_or(|source| source == *self.lock_missing().source());
+        if feed.publication() == Some(publication) || !is_ours {
+            if self.lines.may_say() {
+                warn!(feed = name, %publication, "the relay announced what comes from elsewhere");
+            }
+            return Ok(Some(close(publication, "it comes from elsewhere")));
+        }
         let subscription = take_next(next_subscription);
         let budget = feeds.budget(&name);
         let started = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let recorder = feeds.recorder(&name);
         let mut incoming = Incoming::new(name, feed, publication, started, subscription);
         incoming.record(recorder, self.lock_missing().source());
         let message = incoming.subscribe(subscription, budget);
@@ -299,7 +332,7 @@ impl Inbox {
         let Some((publication, incoming)) = find(&mut publications, skip.subscription) else {
             return Ok(None);
         };
-        let went = incoming.skip(skip)?;
+        let went = incoming.skip(skip, &self.lines)?;
         drop(publications);
         Ok(went.err().and_then(|why| self.give_up(publication, &why)))
     }
@@ -318,7 +351,9 @@ impl Inbox {
             closed.pop_front();
         }
         closed.push_back(publication);
-        info!(feed = incoming.name(), %publication, reason = why, "off air");
+        if self.lines.may_say() {
+            info!(feed = incoming.name(), %publication, reason = why, "off air");
+        }
         Some(close(publication, why))
     }
 
@@ -326,7 +361,7 @@ impl Inbox {
     fn sweep(&self) {
         self.lock().retain(|publication, incoming| {
             let is_over = incoming.is_over();
-            if is_over {
+            if is_over && incoming.was_on_air() && self.lines.may_say() {
                 info!(feed = incoming.name(), %publication, "off air");
             }
             !is_over
@@ -377,8 +412,14 @@ impl Inbox {
         let Some((publication, incoming)) = find(&mut publications, subscription) else {
             return Ok(None);
         };
-        let went = incoming.receive(header, body)?;
+        let went = incoming.receive(header, body, &self.lines)?;
         let is_over = incoming.is_over();
+        if incoming.held_bytes() > MAX_HELD_BYTES / MAX_PUBLICATIONS {
+            let held: usize = publications.values().map(Incoming::held_bytes).sum();
+            if held > MAX_HELD_BYTES {
+                bail!("more than {MAX_HELD_BYTES} bytes wait for tags that do not come");
+            }
+        }
         drop(publications);
         self.received.notify_one();
         if is_over {
