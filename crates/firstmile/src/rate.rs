@@ -41,30 +41,28 @@ pub struct Lines(Arc<Mutex<Said>>);
 #[derive(Debug)]
 struct Said {
     bucket: Bucket,
-    left_out: u64,
+    /// Lines are left out.
+    is_quiet: bool,
 }
 
 impl Default for Lines {
     fn default() -> Self {
         let bucket = Bucket::full(LINES, Instant::now());
-        Self(Arc::new(Mutex::new(Said { bucket, left_out: 0 })))
+        Self(Arc::new(Mutex::new(Said { bucket, is_quiet: false })))
     }
 }
 
 impl Lines {
-    /// Whether a line may be written now; the log says when lines are left out, and how many were.
+    /// Whether a line may be written now. The log says when lines are left out.
     pub fn may_say(&self) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.bucket.take(1.0, 1.0, LINES, Instant::now()) {
-            said.left_out += 1;
-            return false;
-        }
-        let left_out = std::mem::take(&mut said.left_out);
+        let may_say = said.bucket.take(1.0, 1.0, LINES, Instant::now());
+        let was_quiet = std::mem::replace(&mut said.is_quiet, !may_say);
         drop(said);
-        if left_out > 0 {
-            warn!(left_out, "a peer causes too many log lines: some were left out");
+        if !may_say && !was_quiet {
+            warn!("this peer causes too many log lines: some are left out");
         }
-        true
+        may_say
     }
 }
 

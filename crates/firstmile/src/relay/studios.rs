@@ -48,7 +48,8 @@ pub(super) struct Studio {
     last_error: Option<String>,
     /// What is to be said to it.
     outbox: Option<Outbox>,
-    /// What it makes the log say, over all its links.
+    /// What it makes the log say, over all its links: that it comes and goes, and the rest.
+    visits: Lines,
     lines: Lines,
 }
 
@@ -136,10 +137,6 @@ impl Node {
         drop(caller);
         let mut stay =
             Stay { node: self, link: &link, hello: &hello, reason: "a fault of the relay".into() };
-        if lines.may_say() {
-            let address = link.remote_address();
-            info!(studio = hello.name, %address, agent = hello.agent, "joined");
-        }
         control.session.welcome(Welcome {
             version: VERSION,
             agent: crate::agent(),
@@ -239,7 +236,12 @@ impl Node {
         let mut studios = self.lock_studios();
         let known = studios.get(&key);
         let connects = known.map_or(0, |studio| studio.connects) + 1;
-        let lines = known.map(|studio| studio.lines.clone()).unwrap_or_default();
+        let known_lines = known.map(|studio| (studio.visits.clone(), studio.lines.clone()));
+        let (visits, lines) = known_lines.unwrap_or_default();
+        if visits.may_say() {
+            let address = link.remote_address();
+            info!(studio = hello.name, %address, agent = hello.agent, "joined");
+        }
         if let Some(before) = known.and_then(|studio| studio.link.as_ref()) {
             before.close("replaced by a new link");
         }
@@ -252,6 +254,7 @@ impl Node {
                 connects,
                 last_error: None,
                 outbox: None,
+                visits,
                 lines: lines.clone(),
             },
         );
@@ -320,7 +323,7 @@ impl Node {
         if !studio.link.as_ref().is_some_and(|present| present.is_same(link)) {
             return debug!(reason, "a link was replaced");
         }
-        if studio.lines.may_say() {
+        if studio.visits.may_say() {
             info!(studio = hello.name, reason, "left");
         }
         studio.link = None;
