@@ -1,0 +1,366 @@
+//! A studio that was let in, and lies to its relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backhaul::{
+    Close, Datagram, Event, FeedKey, Hello, Login, Message, Ranges, Received, Refusal, Session,
+    Subscribe, VERSION, Want,
+};
+use bytes::Bytes;
+use firstmile::control::Control;
+use firstmile::identity::Identity;
+use firstmile::join::JoinLink;
+use firstmile::quic::{Dialer, Link};
+use firstmile::secret::Secret;
+use media::{PublicationId, Track, TrackSet};
+use testkit::script::media::{key, large_key};
+use testkit::script::{Script, id};
+use testkit::{Node, PATIENCE, wait_for, wait_until};
+
+use super::{FIRSTMILE, HONEST, MIB, assert_bounded, assert_serves, run};
+
+const NOBODY: PublicationId = PublicationId([9; 16]);
+/// More numbers than there ever are.
+const HUGE: u64 = 1 << 61;
+
+/// A relay, an honest studio, and who lies.
+struct House {
+    relay: Node,
+    studio: Node,
+    liar: Arc<Identity>,
+    secret: Secret,
+    before: u64,
+}
+
+impl House {
+    fn new() -> Self {
+        let relay = Node::relay(FIRSTMILE).start().unwrap();
+        let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+        studio.wait_links(1);
+        let (liar, secret) = (Arc::new(Identity::generate()), Secret::random());
+        let house = Self { relay, studio, liar, secret, before: 0 };
+        house.assert_serves();
+        let before = house.relay.memory().0;
+        Self { before, ..house }
+    }
+
+    #[track_caller]
+    fn assert_serves(&self) {
+        assert_serves(self.relay.address("rtmp"), &self.studio, "camera");
+    }
+
+    #[track_caller]
+    fn assert_unharmed(&self, bound: u64) {
+        self.assert_serves();
+        assert_bounded(&self.relay, self.before, bound, 600);
+        assert_eq!(self.studio.status().unwrap()["links"][0]["reconnects"], 0);
+    }
+
+    async fn call(&self, identity: &Arc<Identity>) -> Option<(Link, Control)> {
+        self.call_as(identity, vec![VERSION], [1; 16]).await.ok()
+    }
+
+    async fn call_as(
+        &self,
+        identity: &Arc<Identity>,
+        versions: Vec<u64>,
+        instance: [u8; 16],
+    ) -> Result<(Link, Control), Option<(Refusal, String)>> {
+        let join: JoinLink = self.relay.join_link().parse().unwrap();
+        let dialer = Dialer::new(identity.clone());
+        let link = dialer.dial(self.relay.address("secure"), join.pin).await.map_err(|_| None)?;
+        let (send, receive) = link.open_control().await.map_err(|_| None)?;
+        let session = Session::dial(Hello {
+            versions,
+            instance,
+            agent: "liar".into(),
+            name: "liar".into(),
+            invite: join.invite.expose().into(),
+        });
+        let mut control = Control { session, send, receive };
+        control.flush().await.map_err(|_| None)?;
+        match control.event().await {
+            Ok(Event::Open(_)) => Ok((link, control)),
+            Ok(Event::Refused(refusal, text)) => Err(Some((refusal, text))),
+            _ => Err(None),
+        }
+    }
+
+    /// The liar, with a feed of its own that is on air.
+    async fn join(&self) -> (Link, Control) {
+        let (link, mut control) = self.call(&self.liar).await.expect("it is let in");
+        control.session.send(&Message::Feeds(vec![self.feed("mine")]));
+        control.flush().await.unwrap();
+        (link, control)
+    }
+
+    fn feed(&self, name: &str) -> FeedKey {
+        FeedKey { name: name.into(), hash: self.secret.key_hash().0 }
+    }
+
+    /// An encoder of the liar's.
+    fn encoder(&self) -> Script {
+        let name = format!("mine-{}", self.secret.expose());
+        let mut encoder = wait_for("the liar's encoder gets in", PATIENCE, || {
+            Script::attempt(HONEST, self.relay.address("rtmp"), "publish", &name)
+        });
+        encoder.media(id::VIDEO, 0, &key(1));
+        encoder
+    }
+}
+
+async fn announced(control: &mut Control) -> PublicationId {
+    loop {
+        if let Event::Message(Message::Announce(announce)) = control.event().await.unwrap() {
+            return announce.publication;
+        }
+    }
+}
+
+fn subscribe(subscription: u64, feed: &str, publication: PublicationId) -> Subscribe {
+    Subscribe {
+        subscription,
+        feed: feed.into(),
+        publication,
+        released: TrackSet::default(),
+        received: Ranges::default(),
+        budget: None,
+    }
+}
+
+fn everything() -> Ranges {
+    let size = HUGE / 64;
+    (0..64).map(|part| (part * size, (part + 1) * size - 2)).collect()
+}
+
+/// Says it until the relay has enough; reads nothing.
+async fn say_without_end(
+    link: &Link,
+    control: &mut Control,
+    mut message: impl FnMut(u64) -> Message,
+) -> String {
+    for turn in 0..1_000_000 {
+        control.session.send(&message(turn));
+        if turn % 64 == 0 && control.flush().await.is_err() {
+            break;
+        }
+    }
+    tokio::time::timeout(PATIENCE, link.closed()).await.expect("the relay ends it")
+}
+
+#[test]
+fn messages_without_end() {
+    let house = House::new();
+    let want = |request, feed: &str, publication| {
+        Message::Want(Want { request, feed: feed.into(), publication, ranges: everything() })
+    };
+    let close = |publication| Message::Close(Close { publication, text: "no".repeat(200) });
+    let user = |turn| Login { feed: "mine".into(), user: format!("X{turn}"), verifier: [1; 16] };
+    type Say<'a> = Box<dyn Fn(u64, PublicationId) -> Message + 'a>;
+    let all: Vec<(&str, Say<'_>)> = vec![
+        ("subscribe", Box::new(|n, p| Message::Subscribe(subscribe(n + 1, "mine", p)))),
+        ("nobody's", Box::new(|n, _| Message::Subscribe(subscribe(n + 1, "camera", NOBODY)))),
+        ("unsubscribe", Box::new(|n, _| Message::Unsubscribe(n))),
+        ("want", Box::new(|n, p| want(n + 1, "mine", p))),
+        ("want nothing", Box::new(|n, _| want(n + 1, "mine", PublicationId([n as u8; 16])))),
+        ("close", Box::new(|_, _| close(NOBODY))),
+        ("feeds", Box::new(|n, _| Message::Feeds(vec![house.feed(&format!("mine{}", n % 9))]))),
+        ("logins", Box::new(|n, _| Message::Logins(vec![user(n)]))),
+    ];
+    for (name, say) in all {
+        let (link, mut control) = run_in(&house, async |house| house.join().await);
+        let encoder = house.encoder();
+        let said = link.1.block_on(async {
+            let publication = announced(&mut control).await;
+            say_without_end(&link.0, &mut control, |turn| say(turn, publication)).await
+        });
+        eprintln!("{name}: {said}");
+        drop(encoder);
+        wait_until("the reason is known", PATIENCE, || {
+            let links = house.relay.status().unwrap()["links"].clone();
+            links.as_array().unwrap().iter().any(|link| {
+                let is_liar = link["peer"].as_str().unwrap().starts_with("liar");
+                let why = link["last_error"].as_str().unwrap_or_default();
+                is_liar && (why.contains("too much") || why.contains("does not read"))
+            })
+        });
+    }
+    house.assert_unharmed(48 * MIB);
+}
+
+/// A link, and the runtime that it lives in.
+fn run_in(
+    house: &House,
+    join: impl AsyncFn(&House) -> (Link, Control),
+) -> ((Link, tokio::runtime::Runtime), Control) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (link, control) = runtime.block_on(join(house));
+    ((link, runtime), control)
+}
+
+#[test]
+fn what_is_said_to_a_studio_that_never_reads() {
+    let house = House::new();
+    run(async {
+        let (link, mut control) = house.call(&house.liar).await.unwrap();
+        let useless = |n: u8| FeedKey { name: format!("NO {}", "X".repeat(50)), hash: [n; 32] };
+        let list: Vec<_> = (0..=255).map(useless).collect();
+        // Below the rate at which its messages are too many.
+        for _ in 0..900 {
+            control.session.send(&Message::Feeds(list.clone()));
+            if control.flush().await.is_err() {
+                break;
+            }
+        }
+        let why = tokio::time::timeout(PATIENCE, link.closed()).await.expect("it is cut off");
+        eprintln!("{why}");
+    });
+    house.relay.wait_log("does not read what is said");
+    house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn wants_of_everything_are_answered() {
+    let house = House::new();
+    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let _encoder = house.encoder();
+    link.1.block_on(async {
+        let publication = announced(&mut control).await;
+        for (request, publication) in [(1, publication), (2, NOBODY), (3, publication)] {
+            let ranges = everything();
+            let want = Want { request, feed: "mine".into(), publication, ranges };
+            control.session.send(&Message::Want(want));
+            control.flush().await.unwrap();
+            let answered = async {
+                loop {
+                    if let Event::Message(Message::Answered(answered)) =
+                        control.event().await.unwrap()
+                    {
+                        return answered;
+                    }
+                }
+            };
+            let answered = tokio::time::timeout(PATIENCE, answered).await.unwrap();
+            assert_eq!(answered.request, request);
+            // Of what is on air more may come; of what is not known here, nothing will.
+            assert_eq!(answered.gone.is_empty(), publication != NOBODY, "{answered:?}");
+        }
+    });
+    house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn datagrams_that_make_no_sense() {
+    let house = House::new();
+    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let _encoder = house.encoder();
+    link.1.block_on(async {
+        let link = &link.0;
+        let publication = announced(&mut control).await;
+        let mut released = TrackSet::default();
+        released[Track::Audio] = Some(HUGE);
+        control.session.send(&Message::Subscribe(Subscribe {
+            budget: Some(Duration::from_millis((1 << 62) - 2)),
+            ..subscribe(1, "mine", publication)
+        }));
+        control.session.send(&Message::Subscribe(Subscribe {
+            budget: Some(Duration::ZERO),
+            released,
+            received: everything(),
+            ..subscribe(0, "mine", publication)
+        }));
+        control.session.send(&Message::Subscribe(subscribe(2, "mine", publication)));
+        control.flush().await.unwrap();
+        for turn in 0..20_000_u64 {
+            // Other ranges each time, of what was sent and what was never.
+            let shift = turn * 1_000;
+            let ranges = (0..64).map(|n| (shift + n * 7, shift + n * 7 + 3)).collect();
+            let ranges = if turn % 2 == 0 { ranges } else { everything() };
+            let subscription = turn % 3;
+            let report = match subscription {
+                0 => Datagram::Heartbeat(u64::MAX >> 2),
+                _ => Datagram::Received(Received { subscription, ranges }),
+            };
+            link.send_datagram(report.encode());
+            if turn % 100 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(link.close_reason(), None, "reports of nonsense harm nobody");
+        link.send_datagram(Bytes::from_static(&[1, 2, 0xff]));
+        tokio::time::timeout(PATIENCE, link.closed()).await.expect("a broken one ends the link");
+    });
+    house.relay.wait_log("an integer is cut short");
+    house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn streams_that_are_stopped_or_never_read() {
+    let house = House::new();
+    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let mut encoder = house.encoder();
+    let publication = link.1.block_on(announced(&mut control));
+    for turn in 1..=40 {
+        encoder.media(id::VIDEO, turn * 40, &large_key(200_000));
+        link.1.block_on(async {
+            let subscribe = subscribe(u64::from(turn), "mine", publication);
+            control.session.send(&Message::Subscribe(subscribe));
+            control.flush().await.unwrap();
+            if turn % 2 == 0 {
+                let stream = tokio::time::timeout(PATIENCE, link.0.accept_tags()).await;
+                let _ = stream.expect("something is sent").unwrap().stop(0_u32.into());
+            }
+        });
+    }
+    // And is never heard of again.
+    for turn in 41..=100 {
+        encoder.media(id::VIDEO, turn * 40, &large_key(200_000));
+    }
+    assert_eq!(link.0.close_reason(), None);
+    // The ring holds 20 MB of that by right.
+    house.assert_unharmed(48 * MIB);
+    encoder.ping(7);
+}
+
+#[test]
+fn callers_that_are_turned_away_again_and_again() {
+    let house = House::new();
+    run(async {
+        let first = house.call(&house.liar).await.expect("it is let in");
+        for turn in 0..8_u8 {
+            let versions = if turn % 2 == 0 { vec![VERSION] } else { vec![7, 99] };
+            let refused = house.call_as(&house.liar, versions, [2; 16]).await.unwrap_err();
+            // Calls are limited, too.
+            let Some((refusal, text)) = refused else { continue };
+            match turn % 2 {
+                0 => assert_eq!(refusal, Refusal::Duplicate, "{text}"),
+                _ => assert!(refusal == Refusal::Version && text.contains("upgrade"), "{text}"),
+            }
+        }
+        assert_eq!(first.0.close_reason(), None, "the first one stays");
+    });
+    let log = house.relay.log();
+    assert!(log.contains("another program") && log.contains("upgrade"), "{log}");
+    let lines = log.matches("refused").count();
+    assert!(lines < 60, "{lines} lines");
+    house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn the_same_identity_calls_again_and_again() {
+    let house = House::new();
+    run(async {
+        for _ in 0..90 {
+            // The last one replaces the one before.
+            let Some(_) = house.call(&house.liar).await else { break };
+        }
+    });
+    let lines = house.relay.log().lines().filter(|line| line.contains("liar")).count();
+    assert!(lines < 200, "{lines} lines");
+    house.assert_unharmed(32 * MIB);
+}
