@@ -210,12 +210,14 @@ fn what_is_said_to_a_studio_that_never_reads() {
         let (link, mut control) = house.call(&house.liar).await.unwrap();
         let useless = |n: u8| FeedKey { name: format!("NO {}", "X".repeat(50)), hash: [n; 32] };
         let list: Vec<_> = (0..=255).map(useless).collect();
-        // Below the rate at which its messages are too many.
+        // Below the rate at which its messages are too many, and so slowly that little waits until
+        // the relay can write no more.
         for _ in 0..900 {
             control.session.send(&Message::Feeds(list.clone()));
             if control.flush().await.is_err() {
                 break;
             }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let why = tokio::time::timeout(PATIENCE, link.closed()).await.expect("it is cut off");
         eprintln!("{why}");
@@ -349,6 +351,30 @@ fn callers_that_are_turned_away_again_and_again() {
     let lines = log.matches("refused").count();
     assert!(lines < 60, "{lines} lines");
     house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn callers_that_never_say_who_they_are() {
+    let house = House::new();
+    run(async {
+        let join: JoinLink = house.relay.join_link().parse().unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..90 {
+            let dialer = Dialer::new(Arc::new(Identity::generate()));
+            let Ok(link) = dialer.dial(house.relay.address("secure"), join.pin).await else {
+                break;
+            };
+            let control = link.open_control().await.unwrap();
+            silent.push((link, control));
+        }
+        assert!(silent.len() > 50, "{} came", silent.len());
+        // The oldest makes room, or the time is up.
+        let over = silent[0].0.closed();
+        let why = tokio::time::timeout(PATIENCE, over).await.expect("it is cut off");
+        assert!(why.contains("callers") || why.contains("hello"), "{why}");
+        house.call(&house.liar).await.expect("who says who it is comes in");
+    });
+    house.assert_unharmed(32 * MIB);
 }
 
 #[test]

@@ -66,3 +66,82 @@ impl Drop for Charge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use media::{Position, PublicationId, Tag, Track};
+
+    use super::super::format::{FileHead, RecordHead, Source};
+    use super::super::index::{Index, Refused};
+    use super::super::state::{MAX_JOURNALS, State};
+    use super::*;
+
+    fn index(number: u64, source: &Source) -> Index {
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&number.to_be_bytes());
+        Index::new(FileHead {
+            feed: "camera".parse().unwrap(),
+            publication: PublicationId(name),
+            started: 0,
+            wants_all: true,
+            source: source.clone(),
+        })
+    }
+
+    fn tag(number: u64) -> RecordHead {
+        let publication = PublicationId([1; 16]);
+        let position = Position { publication, number, previous: None };
+        RecordHead::tag(position, &Tag::new(Track::Audio, 0, Bytes::new()), SystemTime::now())
+    }
+
+    #[test]
+    fn a_relay_leaves_room_for_the_others() {
+        let mut state = State::default();
+        let [busy, other] = ["busy", "other"].map(|name| Source::Relay(name.to_owned()));
+        let mut taken = 0;
+        while state.has_room(&busy) {
+            state.insert(index(taken, &busy));
+            taken += 1;
+        }
+        assert_eq!(taken as usize, MAX_JOURNALS / 2);
+        assert!(state.has_room(&other) && state.has_room(&Source::Here));
+        assert!(state.alarm().expect("it is told").contains("one relay"));
+        let first = index(0, &busy).head.publication;
+        state.journals.remove(&first);
+        assert!(state.has_room(&busy), "what is gone is given back");
+    }
+
+    #[test]
+    fn holes_of_a_relay_are_bounded_over_all_its_publications() {
+        let mut state = State::default();
+        let [busy, other] = ["busy", "other"].map(|name| Source::Relay(name.to_owned()));
+        let mut taken = 0;
+        'all: for number in 0.. {
+            let new = index(number, &busy);
+            let publication = new.head.publication;
+            state.insert(new);
+            let new = state.journals.get_mut(&publication).expect("it was put there");
+            for hole in 0..40_000 {
+                match new.apply(&tag(2 * hole)) {
+                    Ok(()) => taken += 1,
+                    Err(refused) => {
+                        assert_eq!(refused, Refused::Holes);
+                        assert_eq!(new.apply(&tag(1)), Ok(()), "what closes a hole is taken");
+                        break 'all;
+                    }
+                }
+            }
+        }
+        assert_eq!(taken, MAX_RANGES);
+        let new = index(1 << 32, &other);
+        let publication = new.head.publication;
+        state.insert(new);
+        let new = state.journals.get_mut(&publication).expect("it was put there");
+        assert!((0..100).all(|hole| new.apply(&tag(2 * hole)).is_ok()));
+        state.journals.retain(|name, _| *name == publication);
+        assert_eq!(state.share(&busy).ranges.load(Ordering::Relaxed), 0);
+    }
+}
