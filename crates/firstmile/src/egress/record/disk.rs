@@ -135,7 +135,7 @@ pub(super) fn info_of(dir: &Path, index: &Index) -> RecordingInfo {
         tags: summary.tags,
         missing: index.missing(),
         gone: summary.gone,
-        complete: index.is_complete(),
+        complete: index.is_complete() && index.unwritten == 0,
         path: path(dir, &index.head),
     }
 }

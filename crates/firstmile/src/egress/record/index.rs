@@ -91,6 +91,8 @@ pub(super) struct Index {
     is_sealed: bool,
     /// Bytes of the file that are whole records.
     pub(super) file_len: u64,
+    /// Records that are not in the file yet.
+    pub(super) unwritten: usize,
     charge: Charge,
 }
 
@@ -107,6 +109,7 @@ impl Index {
             is_paused: false,
             is_sealed: false,
             file_len: 0,
+            unwritten: 0,
             charge: Charge::default(),
         }
     }

@@ -115,6 +115,9 @@ impl State {
 
     pub(super) fn push(&mut self, publication: PublicationId, head: RecordHead, body: Bytes) {
         self.queued += body.len() + RECORD_COST;
+        if let Some(index) = self.journals.get_mut(&publication) {
+            index.unwritten += 1;
+        }
         self.queue.push_back(Job::Record { publication, head, body });
     }
 

@@ -144,9 +144,13 @@ impl Writer<'_> {
             Job::Seal(_) => 0,
         };
         let cost: usize = jobs.iter().map(cost).sum();
+        let mut records: HashMap<_, usize> = HashMap::new();
         for job in jobs {
             match job {
-                Job::Record { publication, head, body } => self.record(publication, head, &body),
+                Job::Record { publication, head, body } => {
+                    *records.entry(publication).or_default() += 1;
+                    self.record(publication, head, &body);
+                }
                 Job::Seal(publication) => self.seal(publication),
             }
         }
@@ -155,7 +159,14 @@ impl Writer<'_> {
             self.flush(publication);
         }
         self.close_some();
-        self.shared.lock().queued -= cost;
+        let mut state = self.shared.lock();
+        state.queued -= cost;
+        for (publication, count) in records {
+            if let Some(index) = state.journals.get_mut(&publication) {
+                // One that was taken away in between began anew.
+                index.unwritten = index.unwritten.saturating_sub(count);
+            }
+        }
     }
 
     fn record(&mut self, publication: PublicationId, head: RecordHead, body: &Bytes) {
