@@ -67,7 +67,8 @@ impl FeedRecorder {
         let started = unix_ms(started);
         let wants_all = started >= since;
         let feed = self.feed.clone();
-        let head = FileHead { feed, publication, started, wants_all, source };
+        let head =
+            FileHead { feed, publication, started, wants_all, source, secret: rand::random() };
         state.insert(Index::new(head));
     }
 

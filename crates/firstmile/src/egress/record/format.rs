@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Numbers are big-endian. The checksum of a record's head begins with that of the publication's
-//! name, which nobody outside knows beforehand: no body can hold a record that is taken for one
-//! of this file.
+//! name and of a secret in the file's head. A relay chooses names and bodies: without the secret, no
+//! body of its own can hold a record that is taken for one of this file.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -57,6 +57,8 @@ pub(super) struct FileHead {
     /// Whether recording was on when it began, and all of it is wanted.
     pub(super) wants_all: bool,
     pub(super) source: Source,
+    /// Known to nobody else, so that nobody else makes records.
+    pub(super) secret: u64,
 }
 
 impl FileHead {
@@ -75,6 +77,7 @@ impl FileHead {
             content.put_u8(text.len() as u8);
             content.put_slice(text.as_bytes());
         }
+        content.put_u64(self.secret);
         let mut out = FILE_MAGIC.to_vec();
         out.put_u16(content.len() as u16);
         out.put_slice(&content);
@@ -101,8 +104,14 @@ impl FileHead {
         let feed = text(content)?.parse().ok()?;
         let source = text(content)?;
         let source = if is_from_relay { Source::Relay(source) } else { Source::Here };
+        let secret = content.try_get_u64().ok()?;
         let publication = PublicationId(publication);
-        Some((Self { feed, publication, started, wants_all, source }, end + 4))
+        Some((Self { feed, publication, started, wants_all, source, secret }, end + 4))
+    }
+
+    /// What the checksums of records' heads begin with.
+    pub(super) fn seed(&self) -> u32 {
+        crc32(crc32(0, &self.publication.0), &self.secret.to_be_bytes())
     }
 }
 
@@ -228,7 +237,7 @@ impl RecordHead {
         body.len() == self.length as usize && crc32(0, body) == self.body_crc
     }
 
-    pub(super) fn encode(&self, publication: PublicationId, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, seed: u32, out: &mut Vec<u8>) {
         let at = out.len();
         out.put_slice(RECORD_MAGIC);
         out.put_u8(match self.kind {
@@ -244,14 +253,14 @@ impl RecordHead {
         out.put_i64(self.timestamp);
         out.put_i64(self.arrival);
         out.put_u32(self.body_crc);
-        let crc = crc32(seed(publication), &out[at..]);
+        let crc = crc32(seed, &out[at..]);
         out.put_u32(crc);
     }
 
-    pub(super) fn decode(bytes: &[u8; RECORD_HEAD], publication: PublicationId) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; RECORD_HEAD], seed: u32) -> Option<Self> {
         let (checked, mut crc) = bytes.split_at(RECORD_HEAD - 4);
         let mut input = checked.strip_prefix(RECORD_MAGIC)?;
-        if crc.get_u32() != crc32(seed(publication), checked) {
+        if crc.get_u32() != crc32(seed, checked) {
             return None;
         }
         let kind = match input.get_u8() {
@@ -279,10 +288,6 @@ impl RecordHead {
     }
 }
 
-fn seed(publication: PublicationId) -> u32 {
-    crc32(0, &publication.0)
-}
-
 /// Milliseconds since 1970.
 pub(super) fn unix_ms(time: SystemTime) -> i64 {
     let ms = |length: Duration| i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
@@ -307,6 +312,7 @@ mod tests {
                 started: 1_700_000_000_123,
                 wants_all: true,
                 source,
+                secret: 12,
             };
             let mut bytes = head.encode();
             assert_eq!(FileHead::decode(&bytes), Some((head, bytes.len())));
@@ -326,12 +332,12 @@ mod tests {
         let head = RecordHead::tag(position, &tag, SystemTime::now()).with_body(&tag.body);
         assert!(head.is_keyframe() && !head.is_header() && head.fits(&tag.body));
         let mut bytes = Vec::new();
-        head.encode(publication, &mut bytes);
+        head.encode(77, &mut bytes);
         let mut bytes: [u8; RECORD_HEAD] = bytes.try_into().unwrap();
-        assert_eq!(RecordHead::decode(&bytes, publication), Some(head));
+        assert_eq!(RecordHead::decode(&bytes, 77), Some(head));
         assert_eq!((head.previous(), head.track()), (Some(7), Some(Track::Video)));
-        assert_eq!(RecordHead::decode(&bytes, PublicationId([8; 16])), None);
+        assert_eq!(RecordHead::decode(&bytes, 78), None);
         bytes[20] ^= 0x80;
-        assert_eq!(RecordHead::decode(&bytes, publication), None);
+        assert_eq!(RecordHead::decode(&bytes, 77), None);
     }
 }

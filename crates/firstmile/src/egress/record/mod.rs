@@ -159,7 +159,7 @@ impl Recorder {
             let summary = index.summary();
             let recording = all.entry(index.head.feed.clone()).or_default();
             recording.publications += 1;
-            recording.bytes += summary.bytes;
+            recording.bytes = recording.bytes.saturating_add(summary.bytes);
             recording.gone = recording.gone.saturating_add(summary.gone);
             recording.missing = recording.missing.saturating_add(index.missing());
         }

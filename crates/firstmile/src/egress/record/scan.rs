@@ -100,7 +100,7 @@ impl Reader {
     fn record(&mut self, at: u64) -> io::Result<Option<RecordHead>> {
         let mut bytes = [0; RECORD_HEAD];
         self.read_at(at, &mut bytes)?;
-        let Some(head) = RecordHead::decode(&bytes, self.head.publication) else {
+        let Some(head) = RecordHead::decode(&bytes, self.head.seed()) else {
             return Ok(None);
         };
         let body_at = at + RECORD_HEAD as u64;
@@ -123,7 +123,7 @@ impl Reader {
     pub(super) fn tag(&mut self, at: u64) -> io::Result<Option<(RecordHead, Vec<u8>)>> {
         let mut bytes = [0; RECORD_HEAD];
         self.read_at(at, &mut bytes)?;
-        let Some(head) = RecordHead::decode(&bytes, self.head.publication) else {
+        let Some(head) = RecordHead::decode(&bytes, self.head.seed()) else {
             return Ok(None);
         };
         Ok(self.body(at, &head)?.map(|body| (head, body)))
@@ -136,12 +136,12 @@ impl Reader {
         while self.len.saturating_sub(at) >= RECORD_HEAD as u64 {
             let size = (self.len - at).min(SEARCH as u64) as usize;
             self.read_at(at, &mut chunk[..size])?;
-            let publication = self.head.publication;
+            let seed = self.head.seed();
             let mut windows = chunk[..size].windows(RECORD_HEAD);
             let found = windows.position(|window| {
                 let head = <&[u8; RECORD_HEAD]>::try_from(window);
                 window.starts_with(RECORD_MAGIC)
-                    && head.is_ok_and(|head| RecordHead::decode(head, publication).is_some())
+                    && head.is_ok_and(|head| RecordHead::decode(head, seed).is_some())
             });
             if let Some(found) = found {
                 return Ok(Some(at + found as u64));

@@ -88,6 +88,7 @@ mod tests {
             started: 0,
             wants_all: true,
             source: source.clone(),
+            secret: 1,
         })
     }
 

@@ -65,6 +65,8 @@ struct Open {
     /// The records in the buffer.
     pending: Vec<RecordHead>,
     used: u64,
+    /// What its records' checksums begin with.
+    seed: u32,
 }
 
 impl Writer<'_> {
@@ -184,7 +186,7 @@ impl Writer<'_> {
                 return self.take_back(publication, &[head]);
             }
         };
-        head.with_body(body).encode(publication, &mut open.buffer);
+        head.with_body(body).encode(open.seed, &mut open.buffer);
         open.buffer.extend_from_slice(body);
         open.pending.push(head);
         if open.buffer.len() >= WRITE {
@@ -216,7 +218,8 @@ impl Writer<'_> {
                 index.file_len = len;
             }
             let (buffer, pending) = (Vec::new(), Vec::new());
-            let open = Open { file, len, is_dirty: true, buffer, pending, used: 0 };
+            let seed = head.seed();
+            let open = Open { file, len, is_dirty: true, buffer, pending, used: 0, seed };
             self.files.insert(publication, open);
         }
         let open = self.files.get_mut(&publication).expect("it was opened just now");
@@ -288,7 +291,7 @@ impl Writer<'_> {
         let body = summary.encode();
         let head = RecordHead::sealed(end, &body);
         let Ok(Some(open)) = self.open(publication) else { return };
-        head.encode(publication, &mut open.buffer);
+        head.encode(open.seed, &mut open.buffer);
         open.buffer.extend_from_slice(&body);
         self.flush(publication);
         let mut state = self.shared.lock();
