@@ -97,14 +97,25 @@ impl Segments {
         if let Some(old) = self.owners.iter().find(|(_, segments)| is_old(segments)) {
             return first(old);
         }
-        let is_full = self.bytes + bytes > self.limit(now) || self.blocks >= MAX_BLOCKS;
-        if is_full { self.largest() } else { None }
+        if self.bytes + bytes > self.limit(now) {
+            return self.largest();
+        }
+        // Many small blocks are not the fault of who has large ones.
+        if self.blocks >= MAX_BLOCKS {
+            self.first_of_most(|segment| segment.blocks as u64)
+        } else {
+            None
+        }
     }
 
     /// The oldest segment of the owner who has most.
     pub(super) fn largest(&self) -> Option<(u64, u64)> {
-        let bytes = |segments: &VecDeque<Segment>| segments.iter().map(|s| s.bytes).sum::<u64>();
-        let (owner, segments) = self.owners.iter().max_by_key(|(_, segments)| bytes(segments))?;
+        self.first_of_most(|segment| segment.bytes)
+    }
+
+    fn first_of_most(&self, size: impl Fn(&Segment) -> u64) -> Option<(u64, u64)> {
+        let all = |segments: &VecDeque<Segment>| segments.iter().map(&size).sum::<u64>();
+        let (owner, segments) = self.owners.iter().max_by_key(|(_, segments)| all(segments))?;
         Some((*owner, segments.front()?.id))
     }
 
@@ -213,4 +224,23 @@ fn create(directory: &Path, id: u64) -> io::Result<File> {
 
 fn path(directory: &Path, id: u64) -> PathBuf {
     directory.join(format!("{id}.{EXTENSION}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_blocks_makes_room_for_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let (now, keep) = (Instant::now(), Duration::from_secs(600));
+        let mut segments = Segments::new(dir.path(), 4 << 30, keep);
+        let (honest, busy) = (1, 2);
+        segments.append(honest, &[0; 1 << 20], now, now).unwrap();
+        (1..MAX_BLOCKS - 1).for_each(|_| drop(segments.append(busy, &[0], now, now).unwrap()));
+        assert_eq!(segments.spare(1, now), None);
+        segments.append(busy, &[0], now, now).unwrap();
+        assert_eq!(segments.spare(1, now).map(|(owner, _)| owner), Some(busy));
+        assert_eq!(segments.largest().map(|(owner, _)| owner), Some(honest));
+    }
 }
