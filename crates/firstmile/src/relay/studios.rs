@@ -22,7 +22,7 @@ use crate::identity::PublicKey;
 use crate::limit::Limit;
 use crate::networks::Networks;
 use crate::quic::{Link, Listener};
-use crate::rate::Lines;
+use crate::rate::{Bucket, Lines};
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
 use crate::store;
@@ -35,6 +35,9 @@ const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 const SILENT: Duration = Duration::from_secs(1);
 /// How long a peer that was refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// What a studio is told at once of others that claim its keys or users: one for each feed, and again;
+/// then one a second. It goes before media.
+const WARNINGS: f64 = 128.0;
 /// How often it is looked whether a studio is heard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -51,6 +54,8 @@ pub(super) struct Studio {
     /// What it makes the log say, over all its links: that it comes and goes, and the rest.
     visits: Lines,
     lines: Lines,
+    /// What it is told of others that claim what it holds.
+    warnings: Bucket,
 }
 
 impl Node {
@@ -192,9 +197,11 @@ impl Node {
     /// Tells the studio whose key or user another one claims.
     fn warn_holder(&self, feed: FeedId, text: &str) {
         let text = text.to_owned();
-        let studios = self.lock_studios();
-        let outbox = studios.get(&feed.studio).and_then(|studio| studio.outbox.as_ref());
-        if let Some(outbox) = outbox {
+        let mut studios = self.lock_studios();
+        let Some(studio) = studios.get_mut(&feed.studio) else { return };
+        let Some(outbox) = &studio.outbox else { return };
+        // Another studio decides how often.
+        if studio.warnings.take(1.0, 1.0, WARNINGS, Instant::now()) {
             outbox.say(&Message::FeedProblem(FeedProblem { name: feed.name, text }));
         }
     }
@@ -236,6 +243,8 @@ impl Node {
         let mut studios = self.lock_studios();
         let known = studios.get(&key);
         let connects = known.map_or(0, |studio| studio.connects) + 1;
+        let full = || Bucket::full(WARNINGS, Instant::now());
+        let warnings = known.map_or_else(full, |studio| studio.warnings);
         let known_lines = known.map(|studio| (studio.visits.clone(), studio.lines.clone()));
         let (visits, lines) = known_lines.unwrap_or_default();
         if visits.may_say() {
@@ -256,6 +265,7 @@ impl Node {
                 outbox: None,
                 visits,
                 lines: lines.clone(),
+                warnings,
             },
         );
         Ok(lines)

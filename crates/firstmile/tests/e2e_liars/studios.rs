@@ -17,6 +17,7 @@ use media::{PublicationId, Track, TrackSet};
 use testkit::script::media::{key, large_key};
 use testkit::script::{Script, id};
 use testkit::{Node, PATIENCE, wait_for, wait_until};
+use tokio::runtime::Runtime;
 
 use super::{FIRSTMILE, HONEST, MIB, assert_bounded, assert_serves, run};
 
@@ -87,7 +88,15 @@ impl House {
         }
     }
 
-    /// The liar, with a feed of its own that is on air.
+    /// The liar's link, and the runtime that it lives in.
+    fn come(&self) -> ((Link, Runtime), Control) {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().expect("a runtime");
+        let (link, control) = runtime.block_on(self.join());
+        ((link, runtime), control)
+    }
+
+    /// The liar, with a feed of its own.
     async fn join(&self) -> (Link, Control) {
         let (link, mut control) = self.call(&self.liar).await.expect("it is let in");
         control.session.send(&Message::Feeds(vec![self.feed("mine")]));
@@ -169,7 +178,7 @@ fn messages_without_end() {
         ("logins", Box::new(|n, _| Message::Logins(vec![user(n)]))),
     ];
     for (name, say) in all {
-        let (link, mut control) = run_in(&house, async |house| house.join().await);
+        let (link, mut control) = house.come();
         let encoder = house.encoder();
         let said = link.1.block_on(async {
             let publication = announced(&mut control).await;
@@ -187,20 +196,6 @@ fn messages_without_end() {
         });
     }
     house.assert_unharmed(48 * MIB);
-}
-
-/// A link, and the runtime that it lives in.
-fn run_in(
-    house: &House,
-    join: impl AsyncFn(&House) -> (Link, Control),
-) -> ((Link, tokio::runtime::Runtime), Control) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let (link, control) = runtime.block_on(join(house));
-    ((link, runtime), control)
 }
 
 #[test]
@@ -229,7 +224,7 @@ fn what_is_said_to_a_studio_that_never_reads() {
 #[test]
 fn wants_of_everything_are_answered() {
     let house = House::new();
-    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let (link, mut control) = house.come();
     let _encoder = house.encoder();
     link.1.block_on(async {
         let publication = announced(&mut control).await;
@@ -259,7 +254,7 @@ fn wants_of_everything_are_answered() {
 #[test]
 fn datagrams_that_make_no_sense() {
     let house = House::new();
-    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let (link, mut control) = house.come();
     let _encoder = house.encoder();
     link.1.block_on(async {
         let link = &link.0;
@@ -304,7 +299,7 @@ fn datagrams_that_make_no_sense() {
 #[test]
 fn streams_that_are_stopped_or_never_read() {
     let house = House::new();
-    let (link, mut control) = run_in(&house, async |house| house.join().await);
+    let (link, mut control) = house.come();
     let mut encoder = house.encoder();
     let publication = link.1.block_on(announced(&mut control));
     for turn in 1..=40 {
@@ -350,6 +345,38 @@ fn callers_that_are_turned_away_again_and_again() {
     assert!(log.contains("another program") && log.contains("upgrade"), "{log}");
     let lines = log.matches("refused").count();
     assert!(lines < 60, "{lines} lines");
+    house.assert_unharmed(24 * MIB);
+}
+
+#[test]
+fn claims_of_what_another_studio_holds() {
+    let house = House::new();
+    run(async {
+        let holder = Arc::new(Identity::generate());
+        let (_holder, mut holder) = house.call(&holder).await.unwrap();
+        holder.session.send(&Message::Feeds(vec![house.feed("held")]));
+        holder.flush().await.unwrap();
+        let (_liar, mut liar) = house.call(&house.liar).await.unwrap();
+        for _ in 0..500 {
+            let claims = (0..64).map(|n| house.feed(&format!("mine{n}"))).collect();
+            liar.session.send(&Message::Feeds(claims));
+            liar.flush().await.unwrap();
+            // Its own answers are read.
+            for _ in 0..64 {
+                liar.event().await.unwrap();
+            }
+        }
+        let mut told = 0;
+        let quiet = Duration::from_millis(1_500);
+        while let Ok(event) = tokio::time::timeout(quiet, holder.event()).await {
+            assert!(matches!(event.unwrap(), Event::Message(Message::FeedProblem(_))));
+            told += 1;
+            if told > 140 {
+                break;
+            }
+        }
+        assert!((1..140).contains(&told), "told {told} times");
+    });
     house.assert_unharmed(24 * MIB);
 }
 
