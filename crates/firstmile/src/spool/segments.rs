@@ -237,7 +237,9 @@ mod tests {
         let mut segments = Segments::new(dir.path(), 4 << 30, keep);
         let (honest, busy) = (1, 2);
         segments.append(honest, &[0; 1 << 20], now, now).unwrap();
-        (1..MAX_BLOCKS - 1).for_each(|_| drop(segments.append(busy, &[0], now, now).unwrap()));
+        for _ in 1..MAX_BLOCKS - 1 {
+            segments.append(busy, &[0], now, now).unwrap();
+        }
         assert_eq!(segments.spare(1, now), None);
         segments.append(busy, &[0], now, now).unwrap();
         assert_eq!(segments.spare(1, now).map(|(owner, _)| owner), Some(busy));
