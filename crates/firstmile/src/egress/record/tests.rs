@@ -14,6 +14,14 @@ use super::*;
 const PUBLICATION: PublicationId = PublicationId([7; 16]);
 const CAMERA: &str = "camera";
 
+/// The recorder once everything is in its files.
+fn written(recorder: &Recorder) -> &Recorder {
+    while recorder.0.lock().queued > 0 {
+        std::thread::yield_now();
+    }
+    recorder
+}
+
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
@@ -180,7 +188,7 @@ proptest! {
         let wanted: Vec<u64> = wanted.iter().flat_map(|(first, last)| *first..=*last).collect();
         let missing: Vec<_> = (0..COUNT).filter(|number| !state.contains_key(number)).collect();
         prop_assert_eq!(&wanted, &missing);
-        let info = &recorder.list().pop();
+        let info = &written(&recorder).list().pop();
         recorder.close();
         if let Some(info) = info {
             prop_assert_eq!(info.tags, state.values().filter(|there| **there).count() as u64);
@@ -325,7 +333,7 @@ fn no_body_ends_a_journal() {
     feed.append(position, &Tag::new(Track::Audio, 0, body.into()), at(151));
     recorder.close();
     let recorder = open(dir.path());
-    let info = recorder.list().remove(0);
+    let info = written(&recorder).list().remove(0);
     assert_eq!((info.tags, info.complete), (1, false));
     recorder.close();
 }
@@ -343,7 +351,7 @@ fn figures_that_cannot_be_are_survived() {
     }
     let recorder = open(dir.path());
     assert_eq!(recorder.status()[&CAMERA.parse::<FeedName>().unwrap()].bytes, u64::MAX);
-    assert!(recorder.list().iter().all(|info| info.complete));
+    assert!(written(&recorder).list().iter().all(|info| info.complete));
     recorder.close();
 }
 
@@ -416,7 +424,7 @@ fn recording_from_the_middle_wants_what_follows() {
     assert_eq!(feed.wanted(PUBLICATION, 30), [(22, 23), (25, 29)]);
     feed.gone(PUBLICATION, &[(0, 22)]);
     assert_eq!(feed.wanted(PUBLICATION, 25), [(23, 23)]);
-    assert_eq!(recorder.list()[0].gone, 1, "what is not of interest is not gone");
+    assert_eq!(written(&recorder).list()[0].gone, 1, "what is not of interest is not gone");
 
     // Off, nothing is taken and nothing wanted; on again, what passed meanwhile is not wanted.
     recorder.set_recorded([]);
@@ -453,7 +461,7 @@ fn what_is_complete_is_sealed_and_stays_as_it_is() {
     recorder.close();
     let sealed = fs::read(journal(dir.path())).unwrap();
     let recorder = open(dir.path());
-    let info = recorder.list().remove(0);
+    let info = written(&recorder).list().remove(0);
     assert!(info.complete);
     assert_eq!((info.tags, info.missing, info.length_ms), (20, 0, 16 * 20));
     let feed = camera(&recorder);
@@ -481,7 +489,7 @@ fn what_an_encoder_here_has_lost_is_gone() {
     assert_eq!(exported(dir.path()).0.open_hole, Some((12, 12)), "it might still come");
     // After a crash nobody is there who could say that it has ended.
     let recorder = open(dir.path());
-    let info = recorder.list().remove(0);
+    let info = written(&recorder).list().remove(0);
     assert_eq!((info.complete, info.missing, info.gone), (true, 0, 1));
     recorder.close();
     let (exported, bodies) = exported(dir.path());
@@ -577,7 +585,7 @@ fn other_files_are_left_alone() {
     fs::create_dir(dir.path().join("No Feed")).unwrap();
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
     let recorder = open(dir.path());
-    assert_eq!(recorder.list().len(), 1);
+    assert_eq!(written(&recorder).list().len(), 1);
     recorder.close();
     assert!(foreign.exists() && dir.path().join("notes.txt").exists());
 }
@@ -600,7 +608,7 @@ fn numbers_and_bodies_beyond_measure_are_dropped() {
     assert_eq!(recorder.status()[&CAMERA.parse().unwrap()].dropped, 4);
     recorder.close();
     let recorder = open(dir.path());
-    assert_eq!(recorder.list()[0].tags, 0);
+    assert_eq!(written(&recorder).list()[0].tags, 0);
     recorder.close();
 }
 
@@ -628,11 +636,11 @@ impl Tapped {
 
     async fn wait(&self, what: &str, is_so: impl Fn(&[RecordingInfo]) -> bool) {
         let start = Instant::now();
-        while !is_so(&self.recorder.list()) {
+        while !is_so(&written(&self.recorder).list()) {
             assert!(
                 start.elapsed() < Duration::from_secs(20),
                 "{what}: {:?}",
-                self.recorder.list()
+                written(&self.recorder).list()
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -673,7 +681,8 @@ async fn what_is_on_air_is_recorded() {
     let _last = push(10, 40, 10);
     let recorder = tapped.recorder.clone();
     let dir = tapped.close().await;
-    let tags: Vec<_> = recorder.list().iter().map(|info| (info.tags, info.complete)).collect();
+    let tags: Vec<_> =
+        written(&recorder).list().iter().map(|info| (info.tags, info.complete)).collect();
     assert_eq!(tags, [(40, true), (20, true), (30, true), (10, true)]);
     assert_eq!(exported(dir.path()).1.len(), 39);
 }
