@@ -184,6 +184,12 @@ impl<W: Write + Seek> Export<W> {
                 None => self.exported.holes += 1,
             }
         }
+        if let Some(last) = self.plan.index.ended().and_then(|end| end.checked_sub(1))
+            && self.exported.open_hole.is_none()
+            && next <= last
+        {
+            self.exported.open_hole = self.plan.index.open(next, last).next();
+        }
         self.finish().map_err(ExportError::Write)
     }
 

@@ -478,6 +478,19 @@ fn what_is_complete_is_sealed_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_hole_at_the_end_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = open(dir.path());
+    let feed = camera(&recorder);
+    feed.begin(PUBLICATION, at(150), Source::Relay("berlin".into()));
+    publication(20).iter().take(15).for_each(|tag| append(&feed, tag));
+    feed.ended(PUBLICATION, 20);
+    recorder.close();
+    let (exported, bodies) = exported(dir.path());
+    assert_eq!((exported.open_hole, bodies.len()), (Some((15, 19)), 14));
+}
+
+#[test]
 fn what_an_encoder_here_has_lost_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = open(dir.path());
