@@ -1,6 +1,6 @@
 //! The network between relay and studio: a rate, a delay, losses, and streams that keep their order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -8,6 +8,8 @@ use bytes::Bytes;
 pub(crate) const TICK: u64 = 5;
 /// One way, in milliseconds.
 pub(crate) const DELAY: u64 = 50;
+/// Without a backlog, in milliseconds.
+pub(crate) const ROUND_TRIP: u64 = 2 * DELAY;
 /// What the link's own backlog may be, in milliseconds.
 pub(crate) const BACKLOG: u64 = 50;
 /// Bytes a millisecond on a good day: a dozen times what a feed needs.
@@ -82,6 +84,11 @@ pub(crate) struct Network {
     random: Random,
     serial: u64,
     pipes: [Pipe; 2],
+    /// When packets and datagrams come to the studio, and what it says of them to the relay.
+    packets: BTreeSet<u64>,
+    acknowledgements: BTreeSet<u64>,
+    /// How many the relay has got.
+    pub(crate) acknowledged: u64,
 }
 
 impl Network {
@@ -95,12 +102,17 @@ impl Network {
             random: Random::new(seed),
             serial: 0,
             pipes: Default::default(),
+            packets: BTreeSet::new(),
+            acknowledgements: BTreeSet::new(),
+            acknowledged: 0,
         }
     }
 
     /// A new link: nothing of the one before arrives any more.
     pub(crate) fn renew(&mut self) {
         self.pipes = Default::default();
+        (self.packets, self.acknowledgements) = Default::default();
+        self.acknowledged = 0;
         self.is_cut = false;
     }
 
@@ -148,15 +160,19 @@ impl Network {
             pipe.last_of_stream.values_mut().for_each(|last| *last = (*last).max(until + DELAY));
             pipe.datagrams.clear();
         }
+        self.acknowledgements.clear();
+        let late = self.pipes[To::Studio as usize].under_way.keys();
+        self.packets = late.map(|(at, _)| *at).collect();
     }
 
     /// Sends what the rate allows.
     pub(crate) fn transmit(&mut self, ms: u64) {
-        let Self { rate, loss, random, serial, pipes, blocked_until, .. } = self;
+        self.acknowledge(ms);
+        let Self { rate, loss, random, serial, pipes, packets, blocked_until, .. } = self;
         if ms < *blocked_until {
             return;
         }
-        for pipe in pipes {
+        for (to, pipe) in [To::Studio, To::Relay].into_iter().zip(pipes) {
             pipe.credit = (pipe.credit + (*rate * TICK) as usize).min((*rate * 2 * TICK) as usize);
             for queue in pipe.queues.iter_mut().rev() {
                 while let Some(chunk) = queue.front_mut() {
@@ -174,12 +190,29 @@ impl Network {
                     // What is lost is sent again.
                     let again = if random.percent(*loss) { 110 + random.below(150) } else { 0 };
                     let at = ms + DELAY + random.below(20) + again;
+                    if to == To::Studio {
+                        packets.insert(at);
+                    }
                     let last = pipe.last_of_stream.entry(stream).or_default();
                     *last = (*last).max(at);
                     *serial += 1;
                     pipe.under_way.insert((*last, *serial), Chunk { stream, bytes, end });
                 }
             }
+        }
+    }
+
+    /// Acknowledges what comes to the studio, out of order as well; that may be lost.
+    fn acknowledge(&mut self, ms: u64) {
+        while self.packets.first().is_some_and(|at| *at <= ms) {
+            self.packets.pop_first();
+            if ms >= self.blocked_until && !self.random.percent(self.loss) {
+                self.acknowledgements.insert(ms + DELAY);
+            }
+        }
+        while self.acknowledgements.first().is_some_and(|at| *at <= ms) {
+            self.acknowledgements.pop_first();
+            self.acknowledged += 1;
         }
     }
 
@@ -192,6 +225,9 @@ impl Network {
             if !self.random.percent(share) {
                 self.serial += 1;
                 let at = ms + DELAY + self.random.below(40);
+                if to == To::Studio {
+                    self.packets.insert(at);
+                }
                 self.pipes[to as usize].datagrams.insert((at, self.serial), bytes.clone());
             }
         }

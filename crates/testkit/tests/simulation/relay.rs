@@ -3,9 +3,10 @@
 mod backfill;
 mod live;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use backhaul::{Announce, Datagram, Event, Kept, Message, Session, Welcome};
+use backhaul::{Announce, Datagram, Event, Kept, Message, Ranges, Session, Want, Welcome};
 use bytes::Bytes;
 use hub::{Cut, Feed, Lane, Limits};
 use media::PublicationId;
@@ -13,13 +14,15 @@ use media::PublicationId;
 use backfill::Backfill;
 use live::Live;
 
-use crate::network::{CONTROL, End, Network, To};
+use crate::network::{CONTROL, End, Network, ROUND_TRIP, To};
 
 /// The feeds of the story.
 pub(crate) const FEEDS: [&str; 2] = ["camera", "slides"];
 const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Without acknowledgements for so long, and a round trip, the link gets nothing more.
+const SILENCE: Duration = Duration::from_millis(250);
+/// After this, what is late is skipped once the link is heard again.
 const OUTAGE: Duration = Duration::from_millis(500);
-const OVERDUE: Duration = Duration::from_millis(300);
 
 /// A relay; a restart makes a new one.
 pub(crate) struct Relay {
@@ -67,14 +70,22 @@ pub(crate) struct Pump {
     next_stream: u64,
     started: Instant,
     heartbeat: Instant,
-    progress: Instant,
-    is_blocked: bool,
-    reported: Instant,
+    acknowledged: Acknowledged,
+}
+
+/// When the studio has acknowledged something last.
+struct Acknowledged {
+    count: u64,
+    at: Instant,
+    is_outage: bool,
 }
 
 #[derive(Default)]
 struct Outlet {
-    on_air: Option<PublicationId>,
+    /// What was announced last, unless it is over, and how many publications there were then.
+    on_air: (Option<PublicationId>, u64),
+    /// The publications that the studio knows to be over, of those that are kept.
+    told: HashSet<PublicationId>,
     live: Option<Live>,
 }
 
@@ -85,7 +96,6 @@ struct Way<'a> {
     next_stream: &'a mut u64,
     now: Instant,
     ms: u64,
-    written: usize,
 }
 
 impl Pump {
@@ -98,9 +108,7 @@ impl Pump {
             next_stream: CONTROL,
             started: now,
             heartbeat: now,
-            progress: now,
-            is_blocked: false,
-            reported: now,
+            acknowledged: Acknowledged { count: 0, at: now, is_outage: false },
         }
     }
 
@@ -132,16 +140,17 @@ impl Pump {
                 assert_eq!(list.len(), FEEDS.len());
                 self.has_feeds = true;
                 for (index, feed) in feeds.iter().enumerate() {
-                    self.say_kept(index, feed, now, |kept| kept.ended);
+                    self.say_kept(index, feed, now);
                 }
             }
             Message::Subscribe(subscribe) => {
                 let index = FEEDS.iter().position(|name| *name == subscribe.feed);
                 let index = index.expect("the studio has no other feeds");
-                let live = Live::new(&feeds[index], subscribe);
-                if let Some(mut before) = self.outlets[index].live.replace(live) {
+                let publication = subscribe.publication;
+                let before = self.outlets[index].live.replace(Live::new(&feeds[index], subscribe));
+                if let Some(mut before) = before.filter(|live| live.publication != publication) {
                     let (session, next_stream) = (&mut self.session, &mut self.next_stream);
-                    before.end(&mut Way { network, session, next_stream, now, ms, written: 0 });
+                    before.end(&mut Way { network, session, next_stream, now, ms });
                 }
             }
             Message::Unsubscribe(subscription) => self.outlets.iter_mut().for_each(|outlet| {
@@ -151,15 +160,21 @@ impl Pump {
                 feed.cut_publication(close.publication, Cut::TakenOver, now);
             }),
             Message::Logins(_) => {}
-            Message::Want(want) => {
-                let feed = FEEDS.iter().position(|name| *name == want.feed);
-                let (session, next_stream) = (&mut self.session, &mut self.next_stream);
-                let mut way = Way { network, session, next_stream, now, ms, written: 0 };
-                if let Some(answered) = self.backfill.want(feed, want, &mut way) {
-                    self.session.send(&Message::Answered(answered));
-                }
-            }
+            Message::Want(want) => self.want(want, network, (now, ms)),
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn want(&mut self, want: Want, network: &mut Network, (now, ms): (Instant, u64)) {
+        let feed = FEEDS.iter().position(|name| *name == want.feed);
+        let live = feed.and_then(|feed| self.outlets[feed].live.as_ref());
+        let live = live.filter(|live| live.publication == want.publication);
+        let received = |live: &Live| live.sender.received_of(&want.ranges);
+        let again = live.map_or_else(Ranges::default, received);
+        let (session, next_stream) = (&mut self.session, &mut self.next_stream);
+        let mut way = Way { network, session, next_stream, now, ms };
+        if let Some(answered) = self.backfill.want(feed, (want, again), &mut way) {
+            self.session.send(&Message::Answered(answered));
         }
     }
 
@@ -171,25 +186,24 @@ impl Pump {
         let Some(live) = lives.find(|live| live.subscription == received.subscription) else {
             return;
         };
-        self.reported = now;
         live.sender.on_received(&received.ranges, now);
         if let Some(delay) = live.sender.delay() {
             self.backfill.spare.on_live(delay, now);
         }
     }
 
-    fn say_kept(
-        &mut self,
-        index: usize,
-        feed: &Feed,
-        now: Instant,
-        is_meant: impl Fn(&hub::Kept) -> bool,
-    ) {
-        for kept in feed.kept().into_iter().filter(is_meant) {
-            let (publication, last) = (kept.publication, kept.last);
-            let age = now.saturating_duration_since(kept.started);
-            let feed = FEEDS[index].to_owned();
-            self.session.send(&Message::Kept(Kept { feed, publication, last, age }));
+    /// Tells of publications that are over and kept; once of each.
+    fn say_kept(&mut self, index: usize, feed: &Feed, now: Instant) {
+        let kept: Vec<_> = feed.kept().into_iter().filter(|kept| kept.ended).collect();
+        let told = &mut self.outlets[index].told;
+        told.retain(|told| kept.iter().any(|kept| kept.publication == *told));
+        for kept in kept {
+            if told.insert(kept.publication) {
+                let (publication, last) = (kept.publication, kept.last);
+                let age = now.saturating_duration_since(kept.started);
+                let feed = FEEDS[index].to_owned();
+                self.session.send(&Message::Kept(Kept { feed, publication, last, age }));
+            }
         }
     }
 
@@ -198,15 +212,13 @@ impl Pump {
             return;
         }
         for (index, feed) in feeds.iter().enumerate() {
-            let on_air = feed.publication();
+            let on_air = feed.on_air();
             let before = std::mem::replace(&mut self.outlets[index].on_air, on_air);
             if before == on_air {
                 continue;
             }
-            if before.is_some() {
-                self.say_kept(index, feed, now, |kept| before == Some(kept.publication));
-            }
-            if let Some(publication) = on_air {
+            self.say_kept(index, feed, now);
+            if let Some(publication) = on_air.0.filter(|_| on_air.0 != before.0) {
                 let (feed, age) = (FEEDS[index].to_owned(), feed.codecs(now).1.unwrap_or_default());
                 self.session.send(&Message::Announce(Announce { feed, publication, age }));
             }
@@ -214,22 +226,45 @@ impl Pump {
     }
 
     fn beat(&mut self, network: &mut Network, (now, ms): (Instant, u64)) {
+        if now.saturating_duration_since(self.heartbeat) < HEARTBEAT {
+            return;
+        }
+        self.heartbeat = now;
         let is_live = self.outlets.iter().any(|outlet| outlet.live.is_some());
-        if is_live && now.saturating_duration_since(self.heartbeat) >= HEARTBEAT {
-            self.heartbeat = now;
+        if !is_live {
+            self.acknowledged.at = now;
+        } else {
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;
             network.send_datagram(To::Studio, &Datagram::Heartbeat(clock).encode(), ms);
         }
     }
 
+    /// Whether what the link is given now would wait in it.
+    fn is_silent(&mut self, network: &Network, now: Instant) -> bool {
+        let limit = |limit| limit + Duration::from_millis(ROUND_TRIP);
+        let silence = now.saturating_duration_since(self.acknowledged.at);
+        if silence > HEARTBEAT {
+            let count = network.acknowledged;
+            if std::mem::replace(&mut self.acknowledged.count, count) != count {
+                self.acknowledged.at = now;
+                if std::mem::take(&mut self.acknowledged.is_outage) {
+                    let lives = self.outlets.iter_mut().filter_map(|outlet| outlet.live.as_mut());
+                    lives.for_each(|live| live.lanes.recover());
+                }
+                return false;
+            }
+        }
+        self.acknowledged.is_outage |= silence > limit(OUTAGE);
+        silence > limit(SILENCE)
+    }
+
     /// Writes what the link takes: audio, video, and then what was asked for afterwards.
     fn pass(&mut self, feeds: &[Feed], network: &mut Network, (now, ms): (Instant, u64)) {
-        if self.is_blocked && now.saturating_duration_since(self.progress) >= OUTAGE {
-            let lives = self.outlets.iter_mut().filter_map(|outlet| outlet.live.as_mut());
-            lives.for_each(|live| live.lanes.recover());
+        if self.is_silent(network, now) {
+            return;
         }
         let (session, next_stream) = (&mut self.session, &mut self.next_stream);
-        let mut way = Way { network, session, next_stream, now, ms, written: 0 };
+        let mut way = Way { network, session, next_stream, now, ms };
         let mut blocked = [false; 2];
         for lane in [Lane::Rest, Lane::Video] {
             for (outlet, is_blocked) in self.outlets.iter_mut().zip(&mut blocked) {
@@ -242,21 +277,15 @@ impl Pump {
                 outlet.live.take_if(|live| live.is_over(&mut way));
             }
         }
-        self.is_blocked = blocked.contains(&true);
-        if way.written > 0 || !self.is_blocked {
-            self.progress = now;
-        }
-        if self.is_blocked {
+        if blocked.contains(&true) {
             return;
         }
         let lives = || self.outlets.iter().filter_map(|outlet| outlet.live.as_ref());
-        let is_overdue = now.saturating_duration_since(self.reported) > OVERDUE;
-        let is_silent = is_overdue && lives().any(|live| live.sender.awaits_report(now));
         let is_received = |publication, number| {
             let mut its = lives().filter(|live| live.publication == publication);
             its.any(|live| live.sender.is_received(number))
         };
-        let live = lives().next().is_some().then_some(is_silent);
-        self.backfill.poll(feeds, &mut way, live, &is_received);
+        let is_beside_live = lives().next().is_some();
+        self.backfill.poll(feeds, &mut way, is_beside_live, &is_received);
     }
 }

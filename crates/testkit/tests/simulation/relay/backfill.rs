@@ -22,6 +22,8 @@ pub(super) struct Backfill {
 
 struct Asked {
     answer: Answer,
+    /// To be sent although it was reported to have come.
+    again: Ranges,
     feed: usize,
     found: VecDeque<(Position, Tag)>,
     out: Out,
@@ -32,11 +34,12 @@ impl Backfill {
         Self { wants: VecDeque::new(), spare: Spare::new(now) }
     }
 
-    /// Takes a want; returns the answer if there is nothing to look for.
+    /// Takes a want; returns the answer if there is nothing to look for. `again` is what was
+    /// reported to have come before the want.
     pub(super) fn want(
         &mut self,
         feed: Option<usize>,
-        want: Want,
+        (want, again): (Want, Ranges),
         way: &mut Way<'_>,
     ) -> Option<Answered> {
         let is_same = |asked: &Asked| asked.answer.publication() == want.publication;
@@ -50,28 +53,26 @@ impl Backfill {
             return Some(Answered { request: want.request, tags: 0, gone });
         };
         let (answer, out) = (Answer::new(&want), Out::new(want.request, 0));
-        self.wants.push_back(Asked { answer, feed, found: VecDeque::new(), out });
+        self.wants.push_back(Asked { answer, again, feed, found: VecDeque::new(), out });
         None
     }
 
-    /// Sends as much as goes beside live media; `live` is `None` if there is none, else whether
-    /// its reports are overdue.
+    /// Sends as much as goes beside live media, if there is some.
     pub(super) fn poll(
         &mut self,
         feeds: &[Feed],
         way: &mut Way<'_>,
-        live: Option<bool>,
+        is_beside_live: bool,
         is_received: &dyn Fn(PublicationId, u64) -> bool,
     ) {
         while let Some(asked) = self.wants.front_mut() {
-            if !asked.out.flush(way)
-                || live.is_some_and(|is_silent| is_silent || !self.spare.allows(way.now))
-            {
+            if !asked.out.flush(way) || is_beside_live && !self.spare.allows(way.now) {
                 return;
             }
             let publication = asked.answer.publication();
             if let Some((position, tag)) = asked.found.pop_front() {
-                if !is_received(publication, position.number) {
+                let number = position.number;
+                if !is_received(publication, number) || asked.again.contains(number) {
                     self.spare.spend(tag.body.len());
                     asked.send(position, tag, way);
                 }

@@ -146,7 +146,6 @@ impl Out {
         while let Some(piece) = self.pending.front_mut() {
             let stream = self.stream.expect("what is in line has opened a stream");
             let taken = way.network.write(To::Studio, stream, self.priority, piece);
-            way.written += taken;
             if taken < piece.len() {
                 *piece = piece.slice(taken..);
                 return false;
