@@ -54,6 +54,8 @@ fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
         2 => (0usize..2, kinds()).prop_map(|(feed, kind)| Event::Takeover { feed, kind }),
         1 => (0usize..2, 100u64..3_000).prop_map(|(feed, length)| Event::Pause { feed, length }),
         1 => (0usize..2).prop_map(|feed| Event::Header { feed }),
+        1 => (0usize..2, kinds()).prop_map(|(feed, kind)| Event::Flash { feed, kind }),
+        1 => (100u64..4_000).prop_map(|length| Event::SlowDisk { length }),
         1 => (100u64..3_000).prop_map(|length| Event::RestartStudio { length }),
         1 => (100u64..3_000).prop_map(|length| Event::RestartRelay { length }),
     ];
@@ -114,6 +116,33 @@ fn a_silent_encoder_does_not_hold_up_the_backfill() {
     world.assert_recorded(15_000);
 }
 
+/// What came while the disk was slow was reported to have come, and is asked for again.
+#[test]
+fn what_a_slow_disk_drops_comes_again() {
+    let mut world = World::new(7, [PICTURES, Kind::Sound], [true, true], SPOOL);
+    world.run(5_000);
+    world.apply(Event::SlowDisk { length: 2_000 });
+    world.run(7_000);
+    assert!(world.journal.dropped > 100, "{} tags", world.journal.dropped);
+    assert_eq!(world.journal.backfilled, 0);
+    world.assert_recorded(6_000);
+    let backfilled = world.journal.backfilled;
+    assert!((200..250).contains(&backfilled), "{backfilled} tags, of about 105 a second");
+}
+
+#[test]
+fn publications_that_come_and_go_at_once_are_recorded() {
+    let mut world = World::new(7, [PICTURES, Kind::Sound], [true, true], SPOOL);
+    world.run(5_000);
+    for feed in 0..2 {
+        world.apply(Event::Flash { feed, kind: SHORT });
+    }
+    world.run(6_000);
+    world.assert_live();
+    world.assert_recorded(3_000);
+    assert_eq!(world.kept(), 6, "of each feed three are over");
+}
+
 /// Every byte of a conversation may be the last one of its link, in both directions; twice in a
 /// row, so that what was said on the second link is cut as well.
 #[test]
@@ -164,6 +193,7 @@ proptest! {
         }
         world.assert_live();
         world.assert_recorded(60_000);
+        world.assert_told();
         if is_recorded == [false; 2] {
             assert_eq!(world.journal.backfilled, 0);
         }

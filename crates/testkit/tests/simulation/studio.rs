@@ -3,7 +3,7 @@
 mod incoming;
 pub(crate) mod journal;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use backhaul::{
@@ -24,7 +24,7 @@ pub(crate) const BUDGET: Duration = Duration::from_secs(2);
 const REPORT_INTERVAL: u64 = 25;
 const WANT_INTERVAL: u64 = 500;
 /// What the relay does not tell of by then it does not know.
-const TOLD_BY: u64 = 1_000;
+const TOLD_BY: u64 = 3_000;
 /// Streams of a link at a time.
 const MAX_STREAMS: usize = 1_024;
 /// What may wait for others: the link's own backlog, and what is sent while a packet comes again.
@@ -59,8 +59,8 @@ pub(crate) struct Link {
     wants: Wants,
     want_at: u64,
     report_at: Option<u64>,
-    /// What the relay has said of this on this link.
-    on_air: BTreeSet<PublicationId>,
+    /// The last numbers of publications that are over.
+    pub(crate) kept: HashMap<PublicationId, u64>,
 }
 
 #[derive(Default)]
@@ -104,7 +104,7 @@ impl Studio {
             wants: Wants::default(),
             want_at: 0,
             report_at: None,
-            on_air: BTreeSet::new(),
+            kept: HashMap::new(),
         });
     }
 
@@ -136,7 +136,7 @@ impl Studio {
         }
         if link.opened.is_some() && ms >= link.want_at {
             link.want_at = ms + WANT_INTERVAL;
-            link.want(&mut around);
+            link.want(&mut self.incoming, &mut around);
         }
         let said = link.session.take_output();
         network.write(To::Relay, CONTROL, 3, &said);
@@ -175,7 +175,8 @@ impl Studio {
         let link = self.link.as_mut().expect("there is a link");
         if link.wants.has(name) {
             if let Some(publication) = link.wants.on_tag(name, number, around.now) {
-                around.journal.put(around.story, publication, number, &tag, previous, true);
+                let (story, ms) = (around.story, around.ms);
+                around.journal.put(story, publication, number, &tag, previous, true, ms);
             }
             return;
         }
@@ -185,8 +186,8 @@ impl Studio {
             return;
         };
         let publication = incoming.publication;
-        around.journal.put(around.story, publication, number, &tag, previous, false);
-        around.journal.settle(publication, number);
+        let (story, ms) = (around.story, around.ms);
+        around.journal.put(story, publication, number, &tag, previous, false, ms);
         let went = incoming.receive((track, number, previous), tag, around, &mut self.came);
         assert!(incoming.held() <= MAX_HELD, "{} tags wait", incoming.held());
         self.went(publication, went);
@@ -221,7 +222,7 @@ impl Studio {
         match message {
             Message::Announce(announce) => self.announce(&announce, around),
             Message::Ended(ended) => {
-                link.on_air.remove(&ended.publication);
+                around.journal.assert_kept(around.story, ended.publication, &link.kept);
                 let mut all = self.incoming.iter_mut();
                 if let Some(incoming) = all.find(|it| it.publication == ended.publication) {
                     incoming.end(ended.edges, around.ms);
@@ -237,7 +238,10 @@ impl Studio {
                 self.went(publication, went);
             }
             Message::Kept(kept) => {
-                link.on_air.remove(&kept.publication);
+                let told = around.story.of(kept.publication).tags.len() as u64;
+                assert_eq!(kept.last + 1, told, "the last of {}", kept.publication);
+                let before = link.kept.insert(kept.publication, kept.last);
+                assert_eq!(before, None, "{} was told of twice", kept.publication);
                 let feed = FEEDS.iter().position(|name| *name == kept.feed).expect("it is ours");
                 around.journal.keep(kept.publication, feed, kept.last);
             }
@@ -254,7 +258,7 @@ impl Studio {
         let publication = announce.publication;
         let link = self.link.as_mut().expect("there is a link");
         let feed = FEEDS.iter().position(|name| *name == announce.feed).expect("it is ours");
-        link.on_air.insert(publication);
+        assert!(!link.kept.contains_key(&publication), "{publication} is over");
         around.journal.begin(publication, feed);
         if self.closed.contains(&publication) {
             let text = "another encoder took over".to_owned();
@@ -278,11 +282,11 @@ impl Studio {
 
 impl Link {
     /// Asks for what the journal lacks.
-    fn want(&mut self, around: &mut Around<'_>) {
+    fn want(&mut self, incoming: &mut [Incoming], around: &mut Around<'_>) {
+        let below = |it: &mut Incoming| Some((it.publication, it.settled_below(around.now)?));
+        let live = incoming.iter_mut().filter_map(below).collect();
         let is_all_told = self.opened.is_some_and(|opened| around.ms >= opened + TOLD_BY);
-        for (publication, feed, missing) in
-            around.journal.missing(&self.on_air, is_all_told, around.now)
-        {
+        for (publication, feed, missing) in around.journal.missing(&live, is_all_told) {
             if self.wants.may_ask(publication, around.now) {
                 let name = self.names + 1;
                 let want = self.wants.ask(name, FEEDS[feed], publication, &missing, around.now);

@@ -30,10 +30,14 @@ pub(crate) enum Event {
     Stop { feed: usize, length: u64, kind: Kind },
     /// Another encoder takes over.
     Takeover { feed: usize, kind: Kind },
+    /// Two encoders come and go at once, before the one that stays.
+    Flash { feed: usize, kind: Kind },
     /// An encoder is silent for a while, and stays connected.
     Pause { feed: usize, length: u64 },
     /// The encoder changes its picture: a new sequence header.
     Header { feed: usize },
+    /// The studio's disk is slow for a while: what it has no time for is dropped.
+    SlowDisk { length: u64 },
     /// The studio is killed, and started again after a while: it knows its journal alone.
     RestartStudio { length: u64 },
     /// The relay is killed, and started again after a while: it knows nothing.
@@ -145,6 +149,12 @@ impl World {
                 self.encode();
                 drop(before);
             }
+            Event::Flash { feed, kind } => {
+                for _ in 0..if self.relay.is_some() { 3 } else { 0 } {
+                    self.change(feed, kind, 0);
+                    self.encode();
+                }
+            }
             Event::Pause { feed, length } => {
                 self.cameras[feed].silent_until = ms + length;
                 self.calm_at = self.calm_at.max(ms + length);
@@ -155,11 +165,13 @@ impl World {
                     encoder.change_picture(at, &mut self.story);
                 }
             }
+            Event::SlowDisk { length } => {
+                self.journal.is_slow_until = self.journal.is_slow_until.max(ms + length);
+            }
             Event::RestartStudio { length } => {
                 self.cut(length);
                 (self.studio, self.studio_at) = (None, ms + length);
                 self.players.clear();
-                self.journal.reopen();
             }
             Event::RestartRelay { length } => {
                 self.cut(length);
@@ -325,6 +337,29 @@ impl World {
         }
         let studio = self.studio.as_ref().expect("all is well");
         assert!(studio.incoming() <= FEEDS.len(), "{} publications are held", studio.incoming());
+    }
+
+    /// Publications that the relay has said to be over, on this link.
+    pub(crate) fn kept(&self) -> usize {
+        self.studio.as_ref().and_then(|it| it.link.as_ref()).map_or(0, |link| link.kept.len())
+    }
+
+    /// Checks that the studio knows of all publications where they ended, if the relay keeps them.
+    pub(crate) fn assert_told(&self) {
+        let Some(link) = self.studio.as_ref().and_then(|studio| studio.link.as_ref()) else {
+            panic!("all is well")
+        };
+        let on_air = |it: &Camera| Some(it.encoder.as_ref()?.publisher.publication());
+        let on_air: Vec<_> = self.cameras.iter().filter_map(on_air).collect();
+        for (publication, told) in &self.story.0 {
+            let is_here = told.relay == self.journal.relay;
+            let is_over = is_here && !on_air.contains(publication);
+            let last = link.kept.get(publication);
+            if is_over && self.journal.keeps_all() {
+                assert_eq!(last, Some(&(told.tags.len() as u64 - 1)), "{publication} is over");
+            }
+            assert!(is_over || last.is_none(), "{publication} is not over");
+        }
     }
 
     /// Checks that the journals have all that they could have, once there was time.

@@ -1,8 +1,9 @@
 //! One publication on its way from the relay to the studio's hub; outlives links.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use backhaul::{Arrival, Message, Receiver, Release, Subscribe};
+use backhaul::{Arrival, Message, Receiver, Release, Settled, Subscribe};
 use hub::{Feed, Publisher};
 use media::{Position, PublicationId, Tag, Track, TrackSet};
 
@@ -16,6 +17,7 @@ pub(super) struct Incoming {
     pub(super) publication: PublicationId,
     pub(super) subscription: Option<u64>,
     pub(super) receiver: Receiver,
+    settled: Settled,
     feed: (usize, Feed),
     publisher: Option<Publisher>,
     /// Another was announced after it.
@@ -31,6 +33,7 @@ impl Incoming {
             publication,
             subscription: None,
             receiver: Receiver::default(),
+            settled: Settled::default(),
             feed,
             publisher: None,
             is_superseded: false,
@@ -75,6 +78,12 @@ impl Incoming {
         }
     }
 
+    /// Below which number there are no holes but real ones; `None` if nothing comes in.
+    pub(super) fn settled_below(&mut self, now: Instant) -> Option<u64> {
+        self.subscription?;
+        Some(self.settled.below(now))
+    }
+
     pub(super) fn held(&self) -> usize {
         self.bodies.len()
     }
@@ -90,6 +99,7 @@ impl Incoming {
         if let Some(since) = &mut self.silent_since {
             *since = around.ms;
         }
+        self.settled.on_tag(number);
         let arrival = self.receiver.on_tag(track, number, previous).expect("it is sane");
         if arrival == Arrival::Late {
             return Ok(());

@@ -1,27 +1,31 @@
 //! A model of the recorder's journal: which tags it has, and which will never come.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::collections::{BTreeMap, HashMap};
 
-use backhaul::{Ranges, Settled};
+use backhaul::Ranges;
 use media::{PublicationId, Tag};
 
+use crate::SPOOL;
 use crate::encoder::Story;
 
 /// Ranges of one publication's journal: as many holes as an outage may leave, and room.
 const MAX_RANGES: usize = 2_000;
 
-/// Survives the studio's restarts, but for what is known of holes that may still close.
+/// Survives the studio's restarts.
 pub(crate) struct Journal {
     /// Whether each of the feeds is recorded.
     is_on: [bool; 2],
     records: BTreeMap<PublicationId, Record>,
     /// Tags that came because they were asked for.
     pub(crate) backfilled: u64,
+    /// Tags that came while the disk was slow.
+    pub(crate) dropped: u64,
     /// How long the relay keeps what it has at least, in milliseconds.
     spool: u64,
     /// The run of the relay that is there now.
     pub(crate) relay: u64,
+    /// What comes before then is dropped: the disk is slow.
+    pub(crate) is_slow_until: u64,
 }
 
 #[derive(Default)]
@@ -29,19 +33,21 @@ struct Record {
     feed: usize,
     have: Ranges,
     gone: Ranges,
-    /// The last number, once the relay has said so.
-    last: Option<u64>,
-    settled: Settled,
+    /// The number behind the last one, once it is known.
+    end: Option<u64>,
 }
 
 impl Journal {
     pub(crate) fn new(is_on: [bool; 2], spool: u64) -> Self {
-        Self { is_on, records: BTreeMap::new(), backfilled: 0, spool, relay: 0 }
-    }
-
-    /// The studio was started again.
-    pub(crate) fn reopen(&mut self) {
-        self.records.values_mut().for_each(|record| record.settled = Settled::default());
+        Self {
+            is_on,
+            records: BTreeMap::new(),
+            backfilled: 0,
+            dropped: 0,
+            spool,
+            relay: 0,
+            is_slow_until: 0,
+        }
     }
 
     pub(crate) fn begin(&mut self, publication: PublicationId, feed: usize) {
@@ -54,14 +60,7 @@ impl Journal {
     pub(crate) fn keep(&mut self, publication: PublicationId, feed: usize, last: u64) {
         self.begin(publication, feed);
         if let Some(record) = self.records.get_mut(&publication) {
-            record.last = record.last.max(Some(last));
-        }
-    }
-
-    /// A tag came live.
-    pub(crate) fn settle(&mut self, publication: PublicationId, number: u64) {
-        if let Some(record) = self.records.get_mut(&publication) {
-            record.settled.on_tag(number);
+            record.end = Some(last + 1);
         }
     }
 
@@ -73,6 +72,7 @@ impl Journal {
         tag: &Tag,
         previous: Option<u64>,
         is_late: bool,
+        ms: u64,
     ) {
         let sent = story.tag(publication, number);
         assert_eq!((tag, previous), (&sent.tag, sent.previous), "{publication} {number}");
@@ -80,9 +80,33 @@ impl Journal {
             assert!(!is_late, "nobody records this");
             return;
         };
+        if ms < self.is_slow_until {
+            self.dropped += 1;
+            return;
+        }
         record.have.insert(number);
         assert!(record.have.len() <= MAX_RANGES, "{} ranges", record.have.len());
         self.backfilled += u64::from(is_late);
+    }
+
+    /// Before a relay says that nothing more comes of what it keeps, it has told of the end: else
+    /// what is there would be taken for all.
+    pub(crate) fn assert_kept(
+        &self,
+        story: &Story,
+        publication: PublicationId,
+        kept: &HashMap<PublicationId, u64>,
+    ) {
+        let told = story.of(publication);
+        assert!(
+            !self.keeps_all() || told.relay != self.relay || kept.contains_key(&publication),
+            "{publication} has ended, and nobody has said where"
+        );
+    }
+
+    /// Whether the relay keeps all that it has had.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.spool == SPOOL.as_millis() as u64
     }
 
     /// The relay says that these will not come; it may only if it cannot have them.
@@ -110,24 +134,24 @@ impl Journal {
         }
     }
 
-    /// What is to be asked for.
+    /// What is to be asked for. `live` tells below which number what comes in now has no holes but
+    /// real ones.
     pub(crate) fn missing(
         &mut self,
-        on_air: &BTreeSet<PublicationId>,
+        live: &HashMap<PublicationId, u64>,
         is_all_told: bool,
-        now: Instant,
     ) -> Vec<(PublicationId, usize, Ranges)> {
         let mut all = Vec::new();
         for (publication, record) in &mut self.records {
-            let end = if on_air.contains(publication) {
-                record.settled.below(now)
-            } else if let Some(last) = record.last {
-                last + 1
-            } else if is_all_told {
-                // The relay knows nothing of it any more.
-                record.have.last().map_or(0, |last| last + 1)
-            } else {
-                continue;
+            let end = match live.get(publication) {
+                Some(below) => (*below).min(record.end.unwrap_or(u64::MAX)),
+                None => {
+                    // What the relay has not told of by now it does not know.
+                    let there = || record.have.last().map_or(0, |last| last + 1);
+                    record.end = record.end.or_else(|| is_all_told.then(there));
+                    let Some(end) = record.end else { continue };
+                    end
+                }
             };
             if end > 0 {
                 let missing = record.have.missing(0, end - 1);
