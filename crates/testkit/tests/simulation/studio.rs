@@ -176,7 +176,8 @@ impl Studio {
         if link.wants.has(name) {
             if let Some(publication) = link.wants.on_tag(name, number, around.now) {
                 let (story, ms) = (around.story, around.ms);
-                around.journal.put(story, publication, number, &tag, previous, true, ms);
+                let position = Position { publication, number, previous };
+                around.journal.put(story, position, &tag, true, ms);
             }
             return;
         }
@@ -187,7 +188,8 @@ impl Studio {
         };
         let publication = incoming.publication;
         let (story, ms) = (around.story, around.ms);
-        around.journal.put(story, publication, number, &tag, previous, false, ms);
+        let position = Position { publication, number, previous };
+        around.journal.put(story, position, &tag, false, ms);
         let went = incoming.receive((track, number, previous), tag, around, &mut self.came);
         assert!(incoming.held() <= MAX_HELD, "{} tags wait", incoming.held());
         self.went(publication, went);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use backhaul::Ranges;
-use media::{PublicationId, Tag};
+use media::{Position, PublicationId, Tag};
 
 use crate::SPOOL;
 use crate::encoder::Story;
@@ -67,13 +67,12 @@ impl Journal {
     pub(crate) fn put(
         &mut self,
         story: &Story,
-        publication: PublicationId,
-        number: u64,
+        position: Position,
         tag: &Tag,
-        previous: Option<u64>,
         is_late: bool,
         ms: u64,
     ) {
+        let Position { publication, number, previous } = position;
         let sent = story.tag(publication, number);
         assert_eq!((tag, previous), (&sent.tag, sent.previous), "{publication} {number}");
         let Some(record) = self.records.get_mut(&publication) else {
