@@ -1,22 +1,26 @@
 mod memory;
+mod publisher;
 mod snapshot;
+mod subscriber;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use media::video::{Resolution, resolution};
-use media::{Codec, Position, PublicationId, Role, Tag, Track, TrackSet};
+use media::video::Resolution;
+use media::{Codec, PublicationId, Track, TrackSet};
 use tokio::sync::watch;
 
+pub use publisher::Publisher;
 pub use snapshot::{Snapshot, State, TrackStats};
+pub use subscriber::Subscriber;
 
 use crate::bell::Bells;
 use crate::budget::Budget;
-use crate::cursor::{Cursor, Item, Next, Policy, Resume, View};
+use crate::cursor::{Cursor, Policy, Resume, View};
 use crate::damper::Damper;
 use crate::pace::Pace;
-use crate::ring::{Entry, Ring};
+use crate::ring::Ring;
 use crate::spool::Overflow;
 
 /// A publication without a tag for this long is stalled.
@@ -385,180 +389,4 @@ impl Feed {
 /// Locks, whoever panicked before: the state is whole after every statement that changes it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// One publication's right to push tags. Dropping it ends the publication.
-#[derive(Debug)]
-pub struct Publisher {
-    feed: Feed,
-    publication: PublicationId,
-    serial: u64,
-    next: u64,
-    previous: TrackSet<Option<u64>>,
-    lost: watch::Receiver<Option<Cut>>,
-    last_tag: Instant,
-}
-
-impl Publisher {
-    /// The publication's name.
-    pub fn publication(&self) -> PublicationId {
-        self.publication
-    }
-
-    /// Says where the publication comes from, for people: the encoder's address.
-    pub fn set_origin(&self, origin: String) {
-        let mut inner = self.feed.lock();
-        if let Some(on_air) = inner.on_air.as_mut().filter(|o| o.serial == self.serial) {
-            on_air.origin = origin;
-        }
-    }
-
-    /// Puts a tag on air and gives it its position.
-    ///
-    /// # Errors
-    ///
-    /// [`Cut`] once the publication is no longer on air; the tag is dropped.
-    pub fn push(&mut self, tag: Tag, now: Instant) -> Result<Position, Cut> {
-        let position = Position {
-            publication: self.publication,
-            number: self.next,
-            previous: self.previous[tag.track].replace(self.next),
-        };
-        self.next += 1;
-        self.push_at(position, tag, now)?;
-        Ok(position)
-    }
-
-    /// Puts a tag on air that got its position elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// [`Cut`] once the publication is no longer on air; the tag is dropped.
-    pub fn push_at(&mut self, position: Position, tag: Tag, now: Instant) -> Result<(), Cut> {
-        self.last_tag = now;
-        let mut inner = self.feed.lock();
-        let Inner { ring, on_air, totals, .. } = &mut *inner;
-        let Some(on_air) = on_air.as_mut().filter(|o| o.serial == self.serial) else {
-            drop(inner);
-            return Err(self.cut().unwrap_or(Cut::TakenOver));
-        };
-        on_air.last_tag = Some(now);
-        on_air.edge = on_air.edge.max(position.number.saturating_add(1));
-        on_air.is_interrupted = false;
-        // Further tracks are beside what the feed is, and a supplement to AAC in its legacy form
-        // has a FourCC all the same.
-        if tag.tracks.has_main() && tag.role != Role::Supplement {
-            on_air.codecs[tag.track] = tag.codec.or(on_air.codecs[tag.track]);
-        }
-        if tag.is_keyframe() {
-            on_air.last_keyframe = Some(now);
-        }
-        if tag.is_header() {
-            let is_sequence_header = tag.role == Role::SequenceHeader;
-            if is_sequence_header && tag.track == Track::Video && tag.tracks.has_main() {
-                on_air.resolution = resolution(&tag);
-            }
-        } else if tag.track != Track::Data {
-            on_air.pace.observe(tag.timestamp, now);
-        }
-        totals[tag.track].tags += 1;
-        totals[tag.track].bytes += tag.body.len() as u64;
-        let shared = &self.feed.0;
-        let entry = Entry { position, tag, arrival: now };
-        if ring.push(entry, on_air.started, &shared.limits) {
-            shared.budget.count_overrun();
-        }
-        ring.expire(now, shared.limits.spool, |tag| shared.pass_on(tag));
-        shared.account(&inner);
-        drop(inner);
-        shared.budget.enforce();
-        shared.changed.send_replace(());
-        shared.bells.ring();
-        Ok(())
-    }
-
-    /// Says that the way from the encoder is lost, and may come back; the next tag takes it back.
-    pub fn interrupt(&self) {
-        if let Some(on_air) = self.feed.lock().on_air.as_mut().filter(|o| o.serial == self.serial) {
-            on_air.is_interrupted = true;
-        }
-    }
-
-    /// Why the publication is no longer on air, if it was cut.
-    pub fn cut(&self) -> Option<Cut> {
-        *self.lost.borrow()
-    }
-
-    /// Waits until the publication is cut. Cancel safe.
-    pub async fn wait_cut(&mut self) -> Cut {
-        let cut = self.lost.wait_for(Option::is_some).await.ok().and_then(|cut| *cut);
-        // The sender lives in the feed as long as this publication is on air.
-        cut.unwrap_or(Cut::Revoked)
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        let mut inner = self.feed.lock();
-        if inner.on_air.as_ref().is_some_and(|o| o.serial == self.serial) {
-            inner.on_air = None;
-            inner.ended = Some(self.last_tag);
-            self.feed.tell(inner);
-        }
-    }
-}
-
-/// A cursor into a feed.
-///
-/// It skips when the next tag is older than [`Policy::max_delay`]: to the newest keyframe ahead
-/// of it that the ring holds, audio to the same instant; without keyframes (audio only, intra
-/// refresh) by time. Sequence headers and metadata in force at the target come first. What is
-/// skipped is counted.
-#[derive(Debug)]
-pub struct Subscriber {
-    feed: Feed,
-    changed: watch::Receiver<()>,
-    cursor: Cursor,
-    skipped: u64,
-    /// Whether it is one of the feed's subscribers, and not the node itself.
-    is_counted: bool,
-}
-
-impl Subscriber {
-    /// Appends tags to `out`, at least one if there is one and about `max_bytes` at most.
-    pub fn poll(&mut self, now: Instant, out: &mut Vec<Item>, max_bytes: usize) -> Next {
-        self.changed.mark_unchanged();
-        let inner = self.feed.lock();
-        if inner.is_closed {
-            return Next::Ended;
-        }
-        let view = inner.view(&self.feed.0.limits, now);
-        let next = self.cursor.poll(&view, out, max_bytes);
-        drop(inner);
-        let skipped = self.cursor.take_skipped();
-        self.skipped += skipped;
-        if self.is_counted {
-            self.feed.count_skipped(skipped);
-        }
-        next
-    }
-
-    /// Tags that this subscriber has skipped.
-    pub fn skipped(&self) -> u64 {
-        self.skipped
-    }
-
-    /// Waits for a change since the last poll. Cancel safe.
-    pub async fn changed(&mut self) {
-        // The sender lives as long as the feed that this subscriber holds.
-        let _ = self.changed.changed().await;
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        if self.is_counted {
-            self.feed.0.subscribers.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
