@@ -33,17 +33,19 @@ async fn start(cli: Cli) -> Result<ExitCode> {
         Command::Relay(args) => {
             let relay = Relay::bind(relay::Config::load(&args)?).await?;
             let node = relay.node().clone();
-            print(args.output, || node.welcome_text(), || node.ready())?;
+            let dashboard = relay.dashboard_text(std::io::stdout().is_terminal());
+            print(args.output, || node.welcome_text() + "\n" + &dashboard, || node.ready())?;
             relay.serve(until_signal()).await?;
         }
         Command::Studio(args) => {
             let studio = Studio::bind(studio::Config::load(&args, std::io::stdin())?).await?;
             let node = studio.node().clone();
+            let dashboard = studio.dashboard_text(std::io::stdout().is_terminal());
             let serving = tokio::spawn(studio.serve(until_signal()));
             if args.output == Output::Text {
                 node.wait_relays(RELAYS_ANSWER).await;
             }
-            print(args.output, || node.welcome_text(), || node.ready())?;
+            print(args.output, || node.welcome_text() + &dashboard, || node.ready())?;
             serving.await??;
         }
         Command::Invite(args) => say(&cli::invite::run(&args).await?)?,

@@ -1,5 +1,6 @@
 //! One snapshot of a node: what the API answers, the dashboard draws and metrics count.
 
+mod problems;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use media::Track;
 use serde::{Deserialize, Serialize};
 
+pub use problems::{Place, Problem, problems};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
 
 use crate::limit::{Hits, Limit};
@@ -123,6 +125,16 @@ pub fn feed_alarm(name: &dyn fmt::Display, snapshot: &hub::Snapshot) -> Option<S
 }
 
 impl Status {
+    /// The snapshot with what is wrong with each feed.
+    pub fn diagnosed(mut self) -> Self {
+        for feed in &mut self.feeds {
+            feed.problems = problems(feed, &self.links);
+            let is_before_us = feed.problems.iter().any(|problem| problem.place.is_before_us());
+            feed.weak = feed.state == FeedState::Live && is_before_us;
+        }
+        self
+    }
+
     /// The snapshot for those who may not see keys.
     pub fn masked(mut self) -> Self {
         self.join_link = self.join_link.map(KeyText::mask);
@@ -162,6 +174,15 @@ pub struct FeedStatus {
     pub studio: Option<String>,
     /// How it is.
     pub state: FeedState,
+    /// Whether it is live, but with a problem at its encoder or on its way here.
+    #[serde(default)]
+    pub weak: bool,
+    /// Whether two encoders are fighting over it.
+    #[serde(default)]
+    pub fought: bool,
+    /// What is wrong, where, and what to do.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// What its encoder types, by place.
     pub publish: Vec<Publish>,
     /// What an encoder with fields for user and password types, if that is switched on.
@@ -271,6 +292,7 @@ impl FeedStatus {
                 hub::State::Stalled => FeedState::Stalled,
                 hub::State::Reconnecting => FeedState::Reconnecting,
             },
+            fought: snapshot.is_fought,
             publication: snapshot.publication.map(|publication| publication.to_string()),
             since_s: snapshot.on_air_for.map(|age| age.as_secs_f64()),
             bytes: snapshot.tracks.iter().map(|(_, track)| track.bytes).sum(),

@@ -92,7 +92,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
              Watch it:        ffplay {play_url}\n\
              \x20                (or open that address in VLC, or as a media source in OBS)\n\
              Take it over:    Server rtmp://{}/live, Stream key {}\n\
-             Look inside:     http://{http}/api/v1/status\n\
+             Look inside:     http://{http}/\n\
              Stop:            Ctrl-C\n",
             relay_node.rtmp_address(),
             key.expose(),

@@ -56,6 +56,7 @@ impl web::Node for Node {
             limits: LimitStatus::new(&self.hits, (guests, sessions), memory),
             spool: Some(SpoolStatus::new(self.spool.figures(), memory)),
         }
+        .diagnosed()
     }
 
     fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {

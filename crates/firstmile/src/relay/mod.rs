@@ -182,6 +182,11 @@ impl Relay {
         &self.node
     }
 
+    /// Where the dashboard is, for a person.
+    pub fn dashboard_text(&self, is_terminal: bool) -> String {
+        web::dashboard_text(self.node.addresses.http, &self.token, is_terminal)
+    }
+
     /// Serves until `shutdown`, then tells the peers.
     ///
     /// # Errors
@@ -246,15 +251,13 @@ impl Node {
     pub fn welcome_text(&self) -> String {
         let (link, host) = (self.join_link().expose(), &self.host);
         let (rtmp, secure) = (self.addresses.rtmp.port(), self.addresses.secure.port());
-        let http = self.addresses.http;
         let mut text = format!(
             "This relay is ready. On the studio's machine, run\n\n    \
              firstmile studio --join {link}\n\n\
              The link admits any number of studios for 24 hours; `firstmile invite` makes stricter \
              ones.\nThe studio shows what to type into the encoders.\n\n\
              \x20 Encoders    {}\n{}\
-             \x20 Studios     UDP port {secure}\n\
-             \x20 Status      http://{http}/api/v1/status\n",
+             \x20 Studios     UDP port {secure}\n",
             rtmp_server(host, rtmp),
             match self.trusted_rtmps_port() {
                 Some(port) => format!("              {}\n", rtmps_server(host, port)),

@@ -52,6 +52,7 @@ impl web::Node for Node {
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
             spool: None,
         }
+        .diagnosed()
     }
 
     fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError> {

@@ -163,6 +163,11 @@ impl Studio {
         &self.node
     }
 
+    /// Where the dashboard is, for a person.
+    pub fn dashboard_text(&self, is_terminal: bool) -> String {
+        web::dashboard_text(self.node.http, &self.token, is_terminal)
+    }
+
     /// Serves until `shutdown`, then tells the peers.
     ///
     /// # Errors
@@ -289,7 +294,6 @@ impl Node {
                  on a public machine,\nand start here with the --join link that it prints.\n",
             );
         }
-        text.push_str(&format!("Status   http://{}/api/v1/status\n", self.http));
         text
     }
 

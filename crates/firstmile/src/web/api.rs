@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{guard, has_token};
-use super::{Context, MAX_BODY, Node, metrics};
+use super::qr::{self, Wanted};
+use super::{Context, MAX_BODY, Node, metrics, pages};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -30,18 +32,23 @@ type Shared = State<Arc<Context>>;
 
 pub(super) fn router(context: Arc<Context>) -> Router {
     Router::new()
+        .merge(pages::routes())
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(show_metrics))
         .route("/api/v1/status", get(status))
         .route("/api/v1/feeds", get(feeds).post(add_feed))
         .route("/api/v1/feeds/{name}", delete(remove_feed))
         .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
+        .route("/api/v1/feeds/{name}/qr", get(show_qr))
         .route("/api/v1/feeds/{name}/auth", put(set_auth))
         .route("/api/v1/feeds/{name}/recording", put(set_recording))
         .route("/api/v1/recordings", get(recordings))
         .route("/api/v1/invites", post(create_invite))
         .fallback(async || {
-            ApiError::not_found("there is nothing here", "the API is /api/v1/status")
+            ApiError::not_found(
+                "there is nothing here",
+                "the dashboard is at /, the API at /api/v1/status",
+            )
         })
         .method_not_allowed_fallback(async || {
             ApiError::new(
@@ -75,6 +82,27 @@ async fn show_metrics(State(context): Shared, headers: HeaderMap) -> Result<Resp
 
 async fn feeds(context: Shared, headers: HeaderMap) -> Result<Json<Vec<FeedInfo>>, ApiError> {
     with_node(context, &headers, |node| node.feeds()).await.map(Json)
+}
+
+/// The code's text is a key: it needs the token, and is not to be stored.
+async fn show_qr(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let drawn = with_node(context, &headers, move |node| {
+        let Query(wanted) = wanted.map_err(|rejection| {
+            let hint = "send for example ?place=0&form=larix";
+            ApiError::invalid(&format!("this cannot be drawn: {}", rejection.body_text()), hint)
+        })?;
+        let feeds = node.feeds()?;
+        let feed = feeds.iter().find(|feed| feed.name == name).ok_or_else(|| {
+            ApiError::not_found("there is no such feed", "see /api/v1/feeds for their names")
+        })?;
+        qr::draw(feed, wanted)
+    });
+    Ok(([(header::CONTENT_TYPE, "image/svg+xml")], drawn.await?).into_response())
 }
 
 async fn add_feed(

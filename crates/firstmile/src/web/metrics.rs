@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::status::{
-    FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Recording, SpoolStatus, Spread,
-    Status,
+    FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Place, Recording, SpoolStatus,
+    Spread, Status,
 };
 
 /// Prometheus text exposition format 0.0.4.
@@ -95,6 +95,14 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         for state in FeedState::ALL {
             let labels = [("feed", feed.name.as_str()), ("state", state.as_str())];
             page.sample(&labels, f64::from(u8::from(feed.state == state)));
+        }
+    }
+    page.family("firstmile_feed_problems", "gauge", "What is wrong with the feed, by place");
+    for feed in feeds {
+        for place in Place::ALL {
+            let count = feed.problems.iter().filter(|problem| problem.place == place).count();
+            let labels = [("feed", feed.name.as_str()), ("place", place.as_str())];
+            page.sample(&labels, count as f64);
         }
     }
     type Value = fn(&FeedStatus) -> Option<f64>;

@@ -3,6 +3,8 @@
 mod api;
 mod auth;
 mod metrics;
+mod pages;
+mod qr;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -106,6 +108,25 @@ impl Public {
             Ok(Err(error)) => tracing::debug!(%error, "https connection closed"),
             Err(_) => tracing::debug!("https connection cut: it took nothing"),
         }
+    }
+}
+
+/// What a person opens, for the end of a node's start screen.
+///
+/// The token stands behind `#`, which browsers keep to themselves. It is for the eyes in front of a
+/// terminal: who keeps standard output in a file is told where the token is.
+pub fn dashboard_text(http: SocketAddr, token: &Token, is_terminal: bool) -> String {
+    let ip = http.ip().to_canonical();
+    let address = match ip.is_unspecified() {
+        true => SocketAddr::from(([127, 0, 0, 1], http.port())),
+        false => SocketAddr::new(ip, http.port()),
+    };
+    match is_terminal {
+        true => format!("Dashboard   http://{address}/#token={}\n", token.expose()),
+        false => format!(
+            "Dashboard   http://{address}/   (it asks for the token, which is in run.json in the \
+             data directory)\n"
+        ),
     }
 }
 

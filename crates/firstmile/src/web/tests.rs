@@ -186,6 +186,8 @@ async fn what_changes_something_needs_the_token() {
     for (method, path) in [
         ("GET", "/api/v1/feeds"),
         ("POST", "/api/v1/feeds"),
+        ("GET", "/api/v1/feeds/camera/qr"),
+        ("GET", "/api/v1/feeds/camera/qr?form=larix"),
         ("POST", "/api/v1/feeds/camera/rotate"),
         ("PUT", "/api/v1/feeds/camera/auth"),
         ("PUT", "/api/v1/feeds/camera/recording"),
@@ -282,6 +284,72 @@ async fn errors_are_json_and_headers_are_strict() {
     assert!(answer.json()["error"].is_string());
     let answer = node.call("POST", "/api/v1/feeds", r#"{"nam":"x"}"#).await;
     assert_eq!(answer.status, 400);
+}
+
+#[tokio::test]
+async fn the_page_and_its_files_are_served_with_a_strict_policy() {
+    let node = served().await;
+    for (path, kind, text) in pages::FILES {
+        let answer = node.ask("GET", path, &[], "").await;
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(answer.text, text, "{path}");
+        let header = |name: &str| answer.head.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("content-type"), kind, "{path}");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+        assert_eq!(header("referrer-policy"), "no-referrer");
+        let policy = header("content-security-policy");
+        assert_eq!(policy, pages::POLICY);
+        for rule in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"] {
+            assert!(policy.contains(rule), "{policy}");
+        }
+        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+        let foreign = node.ask("GET", path, &[("host", "evil.example")], "").await;
+        assert_eq!(foreign.status, 403, "{path}");
+        assert!(!foreign.text.contains(text));
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_there_to_take_a_token_where_others_can_reach_it() {
+    let node = served_at("0.0.0.0:0").await;
+    assert_eq!(node.ask("GET", "/", &[], "").await.status, 200);
+    assert_eq!(node.ask("GET", "/main.js", &[], "").await.status, 200);
+    assert_eq!(node.ask("GET", "/api/v1/feeds/camera/qr", &[], "").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_code_is_drawn_for_the_token_and_never_stored() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera/qr";
+    let mut drawn = Vec::new();
+    for query in ["", "?place=0&form=url&tls=false", "?form=larix"] {
+        let answer = node.call("GET", &format!("{path}{query}"), "").await;
+        assert_eq!(answer.status, 200, "{query}");
+        assert_eq!(answer.head.headers()["content-type"], "image/svg+xml");
+        assert_eq!(answer.head.headers()["cache-control"], "no-store");
+        assert!(answer.text.contains("<svg"));
+        drawn.push(answer.text);
+    }
+    assert!(drawn[0] == drawn[1] && drawn[0] != drawn[2]);
+    for (query, status) in [("?place=1", 404), ("?tls=true", 404), ("?form=x", 400), ("?x=1", 400)]
+    {
+        assert_eq!(node.call("GET", &format!("{path}{query}"), "").await.status, status, "{query}");
+    }
+    assert_eq!(node.call("GET", "/api/v1/feeds/roof/qr", "").await.status, 404);
+}
+
+#[test]
+fn the_token_is_shown_to_a_terminal_only() {
+    let token: Token = "0123456789abcdef".parse().unwrap();
+    let text =
+        |address: &str, is_terminal| dashboard_text(address.parse().unwrap(), &token, is_terminal);
+    let shown = text("127.0.0.1:8935", true);
+    assert_eq!(shown, "Dashboard   http://127.0.0.1:8935/#token=0123456789abcdef\n");
+    assert!(text("[::]:1", true).contains("http://127.0.0.1:1/#"));
+    assert!(text("[::1]:1", true).contains("http://[::1]:1/#"));
+    let kept = text("127.0.0.1:8935", false);
+    assert!(kept.contains("http://127.0.0.1:8935/ ") && kept.contains("run.json"));
+    assert!(!kept.contains(token.expose()));
 }
 
 #[tokio::test]

@@ -1,0 +1,404 @@
+//! What is wrong with a feed, where, and what to do: rules over one snapshot, in plain words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{FeedState, FeedStatus, LinkState, LinkStatus};
+
+/// A delay in milliseconds that people see; less is jitter, a big keyframe or one lost packet.
+const LATE_MS: f64 = 1_000.0;
+
+/// How long media may wait for a player: a mixer that reads in time takes it within some frames.
+const PLAYER_LATE_MS: f64 = 500.0;
+
+/// A part of lost packets that the backhaul does not hide any more while the round trip is long.
+const LOSSY: f64 = 0.05;
+
+/// How long a new publication has for its first picture, in seconds.
+const FIRST_PICTURE_S: f64 = 5.0;
+
+/// The part of what arrives that an encoder may send through an uplink that is too slow for it.
+const UPLINK_SHARE: f64 = 2.0 / 3.0;
+
+/// Something that keeps a feed from being as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where it is.
+    pub place: Place,
+    /// What it is, in a sentence.
+    pub text: String,
+    /// What to do, in a sentence or two.
+    pub remedy: String,
+}
+
+/// A station of the way from encoder to player.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The encoder, and its way to the relay or studio.
+    Encoder,
+    /// Between relay and studio.
+    Backhaul,
+    /// A player.
+    Player,
+    /// The studio's recording.
+    Recording,
+}
+
+impl Place {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 4] = [Self::Encoder, Self::Backhaul, Self::Player, Self::Recording];
+
+    /// The place as it is written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoder => "encoder",
+            Self::Backhaul => "backhaul",
+            Self::Player => "player",
+            Self::Recording => "recording",
+        }
+    }
+
+    /// Whether it is on the feed's way to this node, not behind it.
+    pub fn is_before_us(self) -> bool {
+        matches!(self, Self::Encoder | Self::Backhaul)
+    }
+}
+
+/// What is wrong with a feed, in the order of its way; `links` are the node's.
+pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
+    let rules: [fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>; 8] =
+        [fought, silent, slow_uplink, no_picture, lost, slow_backhaul, late_player, recording];
+    rules.iter().filter_map(|rule| rule(feed, links)).collect()
+}
+
+fn problem(place: Place, text: String, remedy: impl Into<String>) -> Option<Problem> {
+    Some(Problem { place, text, remedy: remedy.into() })
+}
+
+fn fought(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    if !feed.fought {
+        return None;
+    }
+    problem(
+        Place::Encoder,
+        "Two encoders use this key and throw each other out.".into(),
+        "Stop one of them, or give it a feed and a key of its own. If you do not know it, rotate the \
+         key.",
+    )
+}
+
+fn silent(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    match feed.state {
+        FeedState::Stalled => problem(
+            Place::Encoder,
+            "The encoder is connected and sends nothing.".into(),
+            "Look at the encoder and its network. If its picture is frozen, stop its stream and start \
+             it again.",
+        ),
+        // With a publication it is the backhaul that is gone, not the encoder.
+        FeedState::Reconnecting if feed.publication.is_none() => problem(
+            Place::Encoder,
+            "The encoder is gone. Players are held for a moment.".into(),
+            "Wait for it, or start its stream again. Switch on reconnecting in the encoder.",
+        ),
+        _ => None,
+    }
+}
+
+fn slow_uplink(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    let growth = feed.latency.encoder_growth_ms.filter(|ms| feed.is_on_air() && *ms >= LATE_MS)?;
+    let kbps = feed.kbps();
+    problem(
+        Place::Encoder,
+        format!(
+            "The encoder's uplink is too slow: its media comes {} later than a minute ago, and {} \
+             arrive.",
+            Seconds(growth),
+            Rate(kbps)
+        ),
+        format!("Lower the encoder's bitrate to {}, or give it a better uplink.", {
+            Rate(kbps * UPLINK_SHARE)
+        }),
+    )
+}
+
+fn no_picture(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    let is_old = feed.since_s.is_some_and(|since| since >= FIRST_PICTURE_S);
+    if feed.state != FeedState::Live || feed.video.is_some() || !is_old {
+        return None;
+    }
+    problem(
+        Place::Encoder,
+        "The encoder sends no picture.".into(),
+        "Choose a camera or scene in the encoder; this feed has sound only.",
+    )
+}
+
+fn lost(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
+    let Some(studio) = &feed.studio else {
+        return lost_at_studio(feed, links);
+    };
+    let own = format!("({studio})");
+    let is_up = links.iter().any(|link| link.peer.ends_with(&own) && link.state == LinkState::Up);
+    if is_up || !feed.is_on_air() {
+        return None;
+    }
+    let kept = feed.record_survives_s.map_or_else(String::new, |seconds| {
+        format!(" This relay keeps what comes for {}.", Span(seconds))
+    });
+    problem(
+        Place::Backhaul,
+        "The studio is not connected: nothing of this feed gets there.".into(),
+        format!("Start the studio, or look at its Internet connection.{kept}"),
+    )
+}
+
+fn lost_at_studio(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
+    let is_interrupted = feed.state == FeedState::Reconnecting && feed.publication.is_some();
+    let link = links.iter().find(|link| Some(&link.peer) == feed.via.as_ref());
+    let is_down = link.is_some_and(|link| link.state != LinkState::Up);
+    if !is_interrupted && !is_down {
+        return None;
+    }
+    let relay = feed.via.as_deref().unwrap_or("the relay");
+    let error = link.filter(|_| is_down).and_then(|link| link.last_error.as_deref());
+    let error = error.map_or_else(String::new, |error| format!(" ({error})"));
+    problem(
+        Place::Backhaul,
+        format!("The connection to {relay} is lost{error}. The encoder stays there."),
+        "Nothing to do if it comes back in seconds. Else look at this studio's Internet connection, \
+         and whether the relay runs.",
+    )
+}
+
+fn slow_backhaul(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
+    let relay = feed.via.as_deref().filter(|_| feed.is_on_air())?;
+    let queued = feed.latency.relay_queue_ms.map_or(0.0, |queue| queue.p50);
+    let late = queued + feed.latency.backhaul_ms.unwrap_or_default();
+    let loss = links.iter().find(|link| link.peer == relay).and_then(|link| link.loss);
+    let loss = loss.filter(|loss| *loss >= LOSSY);
+    let lossy = loss.map(|loss| format!("{:.0} % of the packets get lost", loss * 100.0));
+    let late = (late >= LATE_MS).then(|| format!("media comes {} late", Seconds(late)));
+    let what: Vec<_> = late.into_iter().chain(lossy).collect();
+    if what.is_empty() {
+        return None;
+    }
+    problem(
+        Place::Backhaul,
+        format!("The line between {relay} and this studio is too slow: {}.", what.join(", ")),
+        "Stop other traffic on the studio's line, use a cable instead of Wi-Fi, or lower the encoders' \
+         bitrates.",
+    )
+}
+
+fn late_player(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    let wait = |queue: Option<super::Spread>| queue.map_or(0.0, |queue| queue.p50);
+    // Those that wait longest are first.
+    let player = feed.player_list.first().filter(|p| wait(p.queue_ms) >= PLAYER_LATE_MS)?;
+    let name = if player.client.is_empty() { "A player" } else { player.client.as_str() };
+    problem(
+        Place::Player,
+        format!("{name} takes its media {} late.", Seconds(wait(player.queue_ms))),
+        "Its machine or network is too slow. Close what it does not need, open the feed there again, \
+         or use a cable.",
+    )
+}
+
+fn recording(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    let alarm = feed.recording.as_ref().filter(|recording| recording.on)?.alarm.as_ref()?;
+    problem(
+        Place::Recording,
+        format!("The recording has trouble: {alarm}."),
+        "Make room on the disk, or record to another one (`dir` under [record]).",
+    )
+}
+
+impl FeedStatus {
+    /// Whether media comes, or came a moment ago.
+    fn is_on_air(&self) -> bool {
+        matches!(self.state, FeedState::Live | FeedState::Stalled)
+    }
+
+    /// Picture and sound together, in kilobits per second.
+    fn kbps(&self) -> f64 {
+        let video = self.video.as_ref().map_or(0.0, |video| video.kbps);
+        video + self.audio.as_ref().map_or(0.0, |audio| audio.kbps)
+    }
+}
+
+/// Milliseconds, as people say them.
+struct Seconds(f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s", self.0 / 1_000.0)
+    }
+}
+
+/// Kilobits per second, as people say them.
+struct Rate(f64);
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            kbps if kbps < 1_000.0 => write!(f, "{kbps:.0} kb/s"),
+            kbps => write!(f, "{:.1} Mb/s", kbps / 1_000.0),
+        }
+    }
+}
+
+/// Seconds, as people say them.
+struct Span(f64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds < 120.0 => write!(f, "{seconds:.0} s"),
+            seconds if seconds < 7_200.0 => write!(f, "{:.0} min", seconds / 60.0),
+            seconds => write!(f, "{:.0} h", seconds / 3_600.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Latency, PlayerStatus, Recording, Spread, Status, Video};
+
+    fn live() -> FeedStatus {
+        FeedStatus {
+            name: "camera".into(),
+            state: FeedState::Live,
+            via: Some("berlin".into()),
+            publication: Some("00".into()),
+            since_s: Some(60.0),
+            video: Some(Video { codec: "H.264".into(), kbps: 3_100.0, ..Video::default() }),
+            latency: Latency {
+                encoder_growth_ms: Some(40.0),
+                relay_queue_ms: Some(Spread { p50: 1.0, p99: 30.0 }),
+                backhaul_ms: Some(22.0),
+                player_queue_ms: None,
+            },
+            ..FeedStatus::default()
+        }
+    }
+
+    fn link(state: LinkState) -> LinkStatus {
+        LinkStatus { peer: "berlin".into(), state, loss: Some(0.01), ..LinkStatus::default() }
+    }
+
+    fn only(feed: &FeedStatus, links: &[LinkStatus]) -> Problem {
+        let found = problems(feed, links);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_good_feed_and_a_waiting_one_have_none() {
+        assert_eq!(problems(&live(), &[link(LinkState::Up)]), []);
+        let waiting = FeedStatus::default();
+        assert_eq!(problems(&waiting, &[link(LinkState::Connecting)]), []);
+    }
+
+    #[test]
+    fn a_slow_uplink_is_named_with_the_rate_to_set() {
+        let mut feed = live();
+        feed.latency.encoder_growth_ms = Some(2_140.0);
+        let found = only(&feed, &[link(LinkState::Up)]);
+        assert_eq!(found.place, Place::Encoder);
+        assert!(found.text.contains("2.1 s later") && found.text.contains("3.1 Mb/s arrive"));
+        assert!(found.remedy.contains("to 2.1 Mb/s"), "{}", found.remedy);
+        feed.state = FeedState::Waiting;
+        assert_eq!(problems(&feed, &[link(LinkState::Up)]), []);
+    }
+
+    #[test]
+    fn an_encoder_that_sends_nothing_differs_from_one_that_is_gone() {
+        let stalled = FeedStatus { state: FeedState::Stalled, ..live() };
+        assert!(only(&stalled, &[link(LinkState::Up)]).text.contains("sends nothing"));
+        let gone = FeedStatus {
+            state: FeedState::Reconnecting,
+            publication: None,
+            via: None,
+            ..FeedStatus::default()
+        };
+        let found = only(&gone, &[link(LinkState::Up)]);
+        assert_eq!((found.place, found.text.contains("gone")), (Place::Encoder, true));
+    }
+
+    #[test]
+    fn two_encoders_and_no_picture() {
+        let fought = FeedStatus { fought: true, ..live() };
+        assert!(only(&fought, &[link(LinkState::Up)]).remedy.contains("rotate the key"));
+        let mut dark = FeedStatus { video: None, ..live() };
+        assert!(only(&dark, &[link(LinkState::Up)]).text.contains("no picture"));
+        dark.since_s = Some(1.0);
+        assert_eq!(problems(&dark, &[link(LinkState::Up)]), []);
+    }
+
+    #[test]
+    fn a_lost_backhaul_is_told_from_a_lost_encoder() {
+        let feed = FeedStatus { state: FeedState::Reconnecting, ..live() };
+        let mut down = link(LinkState::Connecting);
+        down.last_error = Some("timed out".into());
+        let found = only(&feed, &[down]);
+        assert_eq!(found.place, Place::Backhaul);
+        assert!(found.text.starts_with("The connection to berlin is lost (timed out)"));
+        assert_eq!(only(&live(), &[link(LinkState::Racing)]).place, Place::Backhaul);
+    }
+
+    #[test]
+    fn a_slow_backhaul_says_how_late_and_how_lossy() {
+        let mut feed = live();
+        feed.latency.relay_queue_ms = Some(Spread { p50: 900.0, p99: 2_000.0 });
+        feed.latency.backhaul_ms = Some(300.0);
+        let lossy = LinkStatus { loss: Some(0.12), ..link(LinkState::Up) };
+        let text = only(&feed, &[lossy]).text;
+        assert!(text.ends_with("media comes 1.2 s late, 12 % of the packets get lost."), "{text}");
+    }
+
+    #[test]
+    fn a_late_player_and_a_full_disk_do_not_make_a_feed_weak() {
+        let mut feed = live();
+        feed.player_list = vec![PlayerStatus {
+            client: "VLC".into(),
+            queue_ms: Some(Spread { p50: 800.0, p99: 900.0 }),
+            ..PlayerStatus::default()
+        }];
+        let alarm = Some("the disk is full".into());
+        feed.recording = Some(Recording { on: true, alarm, ..Recording::default() });
+        let status =
+            Status { feeds: vec![feed], links: vec![link(LinkState::Up)], ..Status::default() };
+        let feed = &status.diagnosed().feeds[0];
+        let places: Vec<_> = feed.problems.iter().map(|problem| problem.place).collect();
+        assert_eq!(places, [Place::Player, Place::Recording]);
+        assert!(feed.problems[0].text.starts_with("VLC takes its media 0.8 s late"));
+        assert!(!feed.weak);
+    }
+
+    #[test]
+    fn a_live_feed_with_a_problem_on_its_way_is_weak() {
+        let status = Status {
+            feeds: vec![live()],
+            links: vec![link(LinkState::Racing)],
+            ..Status::default()
+        };
+        assert!(status.diagnosed().feeds[0].weak);
+    }
+
+    #[test]
+    fn a_relay_says_that_its_studio_is_away_and_what_it_keeps() {
+        let feed = FeedStatus {
+            studio: Some("ABCD".into()),
+            via: None,
+            record_survives_s: Some(600.0),
+            ..live()
+        };
+        let studio = |state| LinkStatus { peer: "room (ABCD)".into(), ..link(state) };
+        assert_eq!(problems(&feed, &[studio(LinkState::Up)]), []);
+        assert!(only(&feed, &[studio(LinkState::Connecting)]).remedy.contains("for 10 min"));
+        assert_eq!(only(&feed, &[]).place, Place::Backhaul);
+    }
+}

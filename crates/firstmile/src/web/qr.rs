@@ -1,0 +1,141 @@
+//! QR codes that set up an encoder, drawn here: what is in them is a key.
+
+use qrcode::render::svg;
+use qrcode::{EcLevel, QrCode};
+use serde::Deserialize;
+
+use super::api::ApiError;
+use crate::status::FeedInfo;
+
+/// What a QR code is asked for with.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Which of the feed's places, in the order of `publish`.
+    #[serde(default)]
+    place: usize,
+    /// What the code says.
+    #[serde(default)]
+    form: Form,
+    /// With TLS, where that is offered.
+    #[serde(default)]
+    tls: bool,
+}
+
+/// What a QR code says.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Form {
+    /// The URL with the key.
+    #[default]
+    Url,
+    /// A link that makes a connection in Larix Broadcaster.
+    Larix,
+}
+
+/// The code as an SVG picture.
+///
+/// # Errors
+///
+/// The feed has no such place, or none with TLS.
+pub(super) fn draw(feed: &FeedInfo, wanted: Wanted) -> Result<String, ApiError> {
+    let text = text(feed, wanted)?;
+    // A quarter of the picture may be unreadable: phones read it from a screen, at an angle.
+    let code = QrCode::with_error_correction_level(&text, EcLevel::M).map_err(|_| {
+        ApiError::failed("the address is too long for a QR code", "type Server and Stream key")
+    })?;
+    Ok(code.render::<svg::Color<'_>>().min_dimensions(320, 320).build())
+}
+
+fn text(feed: &FeedInfo, wanted: Wanted) -> Result<String, ApiError> {
+    let missing = || ApiError::not_found("this feed has no such place", "see its `publish`");
+    let publish = feed.publish.get(wanted.place).ok_or_else(missing)?;
+    let url = match wanted.tls {
+        false => publish.url.expose().to_owned(),
+        true => {
+            let server = publish.server_tls.as_deref().ok_or_else(missing)?;
+            format!("{server}/{}", publish.key.expose())
+        }
+    };
+    Ok(match wanted.form {
+        Form::Url => url,
+        Form::Larix => larix(&url, &format!("{} ({})", feed.name, publish.relay)),
+    })
+}
+
+/// A link of Softvelum's "Larix Grove" that makes a connection and switches it on.
+fn larix(url: &str, name: &str) -> String {
+    format!(
+        "larix://set/v1?conn[][url]={}&conn[][name]={}&conn[][mode]=va&conn[][overwrite]=on\
+         &conn[][active]=on",
+        escape(url),
+        escape(name)
+    )
+}
+
+/// RFC 3986 §2.1: everything but unreserved characters as `%XX`.
+fn escape(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Publish;
+
+    const KEY: &str = "camera-0123456789ABCDEFGHJKMNPQRS";
+
+    fn feed() -> FeedInfo {
+        let key = KEY.parse().unwrap();
+        let berlin = Publish::new("berlin", "relay.example", 1935, &key)
+            .with_tls("relay.example", Some(4433));
+        let here = Publish::new("this studio", "10.0.0.2", 1936, &key);
+        FeedInfo {
+            name: "camera".into(),
+            publish: vec![berlin, here],
+            auth: None,
+            play: None,
+            recorded: false,
+        }
+    }
+
+    fn text_of(place: usize, form: Form, tls: bool) -> Option<String> {
+        text(&feed(), Wanted { place, form, tls }).ok()
+    }
+
+    #[test]
+    fn what_a_code_says() {
+        let url = |place, tls| text_of(place, Form::Url, tls);
+        assert_eq!(url(0, false).unwrap(), format!("rtmp://relay.example/live/{KEY}"));
+        assert_eq!(url(0, true).unwrap(), format!("rtmps://relay.example:4433/live/{KEY}"));
+        assert_eq!(url(1, false).unwrap(), format!("rtmp://10.0.0.2:1936/live/{KEY}"));
+        assert_eq!(url(1, true), None);
+        assert_eq!(url(2, false), None);
+        assert_eq!(
+            text_of(0, Form::Larix, false).unwrap(),
+            format!(
+                "larix://set/v1?conn[][url]=rtmp%3A%2F%2Frelay.example%2Flive%2F{KEY}\
+                 &conn[][name]=camera%20%28berlin%29&conn[][mode]=va&conn[][overwrite]=on\
+                 &conn[][active]=on"
+            )
+        );
+    }
+
+    #[test]
+    fn a_code_is_a_picture_without_scripts() {
+        let svg = draw(&feed(), Wanted { place: 0, form: Form::Larix, tls: true }).unwrap();
+        assert!(svg.contains("<svg") && svg.contains("<path"));
+        assert!(!svg.contains("script") && !svg.contains(KEY));
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_field() {
+        assert_eq!(escape("a&b=c[]#ü"), "a%26b%3Dc%5B%5D%23%C3%BC");
+    }
+}

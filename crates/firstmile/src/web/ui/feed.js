@@ -1,0 +1,107 @@
+// A feed's card: a function of its snapshot, its last two minutes and what is open on the page.
+
+import { h } from "./dom.js";
+import { graph } from "./history.js";
+import { setup } from "./setup.js";
+import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, rate, span, stateOf } from "./words.js";
+
+/** The players of a feed that a card names; the rest is a number. */
+const PLAYERS_SHOWN = 4;
+
+export function card(feed, points, links, ui, act) {
+  const state = stateOf(feed);
+  const [word, meaning] = STATES[state] ?? [state, ""];
+  return h("article", { key: `feed ${feed.studio ?? ""}/${feed.name}`, class: `card ${state}` },
+    h("header", {},
+      h("h2", {}, feed.name, feed.studio && h("small", {}, ` of ${feed.studio}`)),
+      h("p", { class: "state", title: meaning }, word),
+      feed.recording?.on && h("p", { class: "rec" }, "● REC")),
+    feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: "problem" },
+      h("b", {}, problem.place), h("p", {}, problem.text), h("p", { class: "remedy" }, problem.remedy))),
+    figures(feed),
+    way(feed, links),
+    feed.publication && h("div", { key: "graphs", class: "graphs" },
+      graph(points, "kbps", "Bitrate", rate(kbpsOf(feed)), rate),
+      graph(points, "delay", "Delay on the way", ms(delayOf(feed)), ms)),
+    recording(feed),
+    ui.canChange && actions(feed, ui, act),
+    ui.canChange && ui.open === feed.name && setup(feed, ui, act));
+}
+
+function figures(feed) {
+  if (!feed.publication) {
+    return h("p", { key: "figures", class: "quiet" }, feed.state === "waiting" ? "No encoder is here yet." : "Waiting for the encoder to come back.");
+  }
+  const { video, audio } = feed;
+  const size = video?.width && video?.height ? `${video.width}×${video.height}` : "–";
+  const codecs = [video?.codec ?? "no picture", audio?.codec ?? "no sound"].join(" + ");
+  return h("dl", { key: "figures", class: "figures" },
+    figure("Bitrate", rate(kbpsOf(feed))),
+    figure("Frames", video?.fps ? `${video.fps.toFixed(video.fps < 10 ? 1 : 0)} fps` : "–"),
+    figure("Picture", size),
+    figure("Codec", codecs),
+    figure("On air", span(feed.since_s)));
+}
+
+const figure = (label, value) => h("div", {}, h("dt", {}, label), h("dd", {}, value));
+
+/** The stations between encoder and players. */
+function way(feed, links) {
+  const { latency } = feed;
+  const sick = new Set(feed.problems.map((problem) => problem.place));
+  const step = (place, title, ...lines) =>
+    h("li", { class: sick.has(place) ? "sick" : "" }, h("b", {}, title), lines.filter(Boolean).map((line) => h("span", {}, line)));
+  const link = links.find((link) => link.peer === feed.via);
+  const growth = latency.encoder_growth_ms;
+  const late = growth === null || growth === undefined ? "" : `${ms(growth)} late`;
+  const queue = latency.relay_queue_ms;
+  const wait = latency.player_queue_ms;
+  const players = feed.player_list.slice(0, PLAYERS_SHOWN).map((player) => {
+    const skipped = player.skipped_tags > 0 ? `, skipped ${player.skipped_tags}` : "";
+    return `${player.client || "a player"}: waits ${player.queue_ms ? ms(player.queue_ms.p50) : "–"}${skipped}`;
+  });
+  const more = feed.players - players.length;
+  const here = feed.studio ? "Relay (here)" : "This studio";
+  return h("ol", { key: "way", class: "way" },
+    step("encoder", "Encoder", feed.publication ? late || "here" : "not here"),
+    feed.via && step("relay", feed.via, queue && `waits ${ms(queue.p50)}, worst ${ms(queue.p99)}`),
+    feed.via && step("backhaul", "Backhaul",
+      link && `${link.transport.toUpperCase()}, round trip ${ms(link.rtt_ms)}, loss ${percent(link.loss)}`,
+      latency.backhaul_ms !== null && `one way ${ms(latency.backhaul_ms)}`,
+      feed.drops.skipped_tags > 0 && `skipped ${feed.drops.skipped_tags}`),
+    feed.studio && step("backhaul", here,
+      feed.record_survives_s && `the studio may be away for ${span(feed.record_survives_s)}`),
+    step("player", feed.studio ? "Studios" : "Players",
+      feed.studio ? count(feed.players, "takes it", "take it") : count(feed.players, "player", "players"),
+      wait && `worst waits ${ms(wait.p50)}`, players, more > 0 && players.length > 0 && `and ${more} more`));
+}
+
+function recording(feed) {
+  const it = feed.recording;
+  if (!it || (!it.on && it.publications === 0)) return null;
+  const parts = [it.on ? "Recording" : "Not recording", count(it.publications, "recording", "recordings"), bytes(it.bytes)];
+  if (it.missing > 0) parts.push(`${it.missing} still to come`);
+  if (it.gone > 0) parts.push(`${it.gone} gone for good`);
+  if (it.dropped > 0) parts.push(`${it.dropped} the disk did not take`);
+  return h("p", { key: "recording", class: it.gone > 0 || it.dropped > 0 ? "recording sick" : "recording" }, parts.join(" · "));
+}
+
+function actions(feed, ui, act) {
+  const isOpen = ui.open === feed.name;
+  const on = feed.recording?.on ?? false;
+  return h("div", { key: "actions", class: "actions" },
+    h("button", { class: "main", "aria-expanded": String(isOpen), onclick: () => act.open(isOpen ? null : feed.name) },
+      isOpen ? "Close" : "Set up an encoder"),
+    h("button", { onclick: () => act.run(() => act.api.record(feed.name, !on)) }, on ? "Stop recording" : "Record"),
+    armed(ui, act, `rotate ${feed.name}`, "New key", "Really? The encoder is cut", () => act.api.rotate(feed.name)),
+    armed(ui, act, `remove ${feed.name}`, "Remove", "Really? Feed and key go", () => act.api.removeFeed(feed.name)));
+}
+
+/** A button that has to be pressed twice. */
+function armed(ui, act, what, label, question, call) {
+  const isArmed = ui.armed === what;
+  return h("button", {
+    class: isArmed ? "danger" : "",
+    onclick: () => (isArmed ? act.run(call) : act.arm(what)),
+  }, isArmed ? question : label);
+}

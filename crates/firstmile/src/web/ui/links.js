@@ -1,0 +1,23 @@
+// The node's links: a studio's relays, or a relay's studios.
+
+import { h } from "./dom.js";
+import { ms, percent } from "./words.js";
+
+const STATES = { up: "connected", connecting: "not connected", racing: "silent, being called anew", refused: "refused" };
+
+export function linkList(status) {
+  const title = status.role === "relay" ? "Studios" : "Relays";
+  const none = status.role === "relay"
+    ? "No studio has joined yet. Run the line that this relay printed at its start."
+    : "No relay is joined: encoders have to reach this machine. Start the studio with the --join link of a relay.";
+  return h("section", { class: "links" },
+    h("h2", {}, title),
+    status.links.length === 0 && h("p", { class: "quiet" }, none),
+    status.links.map((link) => h("div", { key: `link ${link.peer}`, class: `link ${link.state}` },
+      h("b", {}, link.peer),
+      h("span", { class: "word" }, STATES[link.state] ?? link.state),
+      h("span", { class: "quiet" }, link.state === "up"
+        ? `${link.transport.toUpperCase()} · ${ms(link.rtt_ms)} · loss ${percent(link.loss)} · ${link.address}`
+        : link.address),
+      link.state !== "up" && link.last_error && h("span", { class: "quiet" }, link.last_error))));
+}
