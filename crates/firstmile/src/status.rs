@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use media::Track;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use problems::is_cut_off;
 pub use problems::{Place, Problem, problems};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
 

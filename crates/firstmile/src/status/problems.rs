@@ -68,49 +68,52 @@ impl Place {
 
 /// What is wrong with a feed, in the order of its way; `links` are the node's.
 pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
-    let rules: [fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>; 8] =
+    type Rule = fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>;
+    let rules: [Rule; 8] =
         [fought, silent, slow_uplink, no_picture, lost, slow_backhaul, late_player, recording];
     rules.iter().filter_map(|rule| rule(feed, links)).collect()
 }
 
-fn problem(place: Place, text: String, remedy: impl Into<String>) -> Option<Problem> {
-    Some(Problem { place, text, remedy: remedy.into() })
+fn problem(place: Place, text: String, remedy: impl Into<String>) -> Problem {
+    Problem { place, text, remedy: remedy.into() }
 }
 
 fn fought(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
     if !feed.fought {
         return None;
     }
-    problem(
+    Some(problem(
         Place::Encoder,
         "Two encoders use this key and throw each other out.".into(),
         "Stop one of them, or give it a feed and a key of its own. If you do not know it, rotate the \
          key.",
-    )
+    ))
 }
 
-fn silent(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+fn silent(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     match feed.state {
-        FeedState::Stalled => problem(
+        // What the encoder does now, nobody here knows.
+        _ if is_cut_off(feed, links) => None,
+        FeedState::Stalled => Some(problem(
             Place::Encoder,
             "The encoder is connected and sends nothing.".into(),
             "Look at the encoder and its network. If its picture is frozen, stop its stream and start \
              it again.",
-        ),
-        // With a publication it is the backhaul that is gone, not the encoder.
-        FeedState::Reconnecting if feed.publication.is_none() => problem(
+        )),
+        FeedState::Reconnecting => Some(problem(
             Place::Encoder,
             "The encoder is gone. Players are held for a moment.".into(),
             "Wait for it, or start its stream again. Switch on reconnecting in the encoder.",
-        ),
+        )),
         _ => None,
     }
 }
 
-fn slow_uplink(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
-    let growth = feed.latency.encoder_growth_ms.filter(|ms| feed.is_on_air() && *ms >= LATE_MS)?;
+fn slow_uplink(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
+    let is_coming = feed.state == FeedState::Live && !is_cut_off(feed, links);
+    let growth = feed.latency.encoder_growth_ms.filter(|ms| is_coming && *ms >= LATE_MS)?;
     let kbps = feed.kbps();
-    problem(
+    Some(problem(
         Place::Encoder,
         format!(
             "The encoder's uplink is too slow: its media comes {} later than a minute ago, and {} \
@@ -121,7 +124,7 @@ fn slow_uplink(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
         format!("Lower the encoder's bitrate to {}, or give it a better uplink.", {
             Rate(kbps * UPLINK_SHARE)
         }),
-    )
+    ))
 }
 
 fn no_picture(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
@@ -129,11 +132,11 @@ fn no_picture(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
     if feed.state != FeedState::Live || feed.video.is_some() || !is_old {
         return None;
     }
-    problem(
+    Some(problem(
         Place::Encoder,
         "The encoder sends no picture.".into(),
         "Choose a camera or scene in the encoder; this feed has sound only.",
-    )
+    ))
 }
 
 fn lost(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
@@ -148,49 +151,61 @@ fn lost(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     let kept = feed.record_survives_s.map_or_else(String::new, |seconds| {
         format!(" This relay keeps what comes for {}.", Span(seconds))
     });
-    problem(
+    Some(problem(
         Place::Backhaul,
         "The studio is not connected: nothing of this feed gets there.".into(),
         format!("Start the studio, or look at its Internet connection.{kept}"),
-    )
+    ))
+}
+
+/// Whether the feed's way to this studio is broken between relay and studio.
+pub(crate) fn is_cut_off(feed: &FeedStatus, links: &[LinkStatus]) -> bool {
+    // With a publication that is held it is the backhaul that is gone, not the encoder.
+    let is_interrupted = feed.state == FeedState::Reconnecting && feed.publication.is_some();
+    is_interrupted || link_of(feed, links).is_some_and(|link| link.state != LinkState::Up)
+}
+
+/// The link that the feed comes by to this studio.
+fn link_of<'a>(feed: &FeedStatus, links: &'a [LinkStatus]) -> Option<&'a LinkStatus> {
+    links.iter().find(|link| Some(&link.peer) == feed.via.as_ref())
 }
 
 fn lost_at_studio(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
-    let is_interrupted = feed.state == FeedState::Reconnecting && feed.publication.is_some();
-    let link = links.iter().find(|link| Some(&link.peer) == feed.via.as_ref());
-    let is_down = link.is_some_and(|link| link.state != LinkState::Up);
-    if !is_interrupted && !is_down {
+    if !is_cut_off(feed, links) {
         return None;
     }
+    let link = link_of(feed, links).filter(|link| link.state != LinkState::Up);
     let relay = feed.via.as_deref().unwrap_or("the relay");
-    let error = link.filter(|_| is_down).and_then(|link| link.last_error.as_deref());
+    let error = link.and_then(|link| link.last_error.as_deref());
     let error = error.map_or_else(String::new, |error| format!(" ({error})"));
-    problem(
+    Some(problem(
         Place::Backhaul,
         format!("The connection to {relay} is lost{error}. The encoder stays there."),
         "Nothing to do if it comes back in seconds. Else look at this studio's Internet connection, \
          and whether the relay runs.",
-    )
+    ))
 }
 
 fn slow_backhaul(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     let relay = feed.via.as_deref().filter(|_| feed.is_on_air())?;
     let queued = feed.latency.relay_queue_ms.map_or(0.0, |queue| queue.p50);
     let late = queued + feed.latency.backhaul_ms.unwrap_or_default();
-    let loss = links.iter().find(|link| link.peer == relay).and_then(|link| link.loss);
-    let loss = loss.filter(|loss| *loss >= LOSSY);
+    if is_cut_off(feed, links) {
+        return None;
+    }
+    let loss = link_of(feed, links).and_then(|link| link.loss).filter(|loss| *loss >= LOSSY);
     let lossy = loss.map(|loss| format!("{:.0} % of the packets get lost", loss * 100.0));
     let late = (late >= LATE_MS).then(|| format!("media comes {} late", Seconds(late)));
     let what: Vec<_> = late.into_iter().chain(lossy).collect();
     if what.is_empty() {
         return None;
     }
-    problem(
+    Some(problem(
         Place::Backhaul,
         format!("The line between {relay} and this studio is too slow: {}.", what.join(", ")),
         "Stop other traffic on the studio's line, use a cable instead of Wi-Fi, or lower the encoders' \
          bitrates.",
-    )
+    ))
 }
 
 fn late_player(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
@@ -198,21 +213,21 @@ fn late_player(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
     // Those that wait longest are first.
     let player = feed.player_list.first().filter(|p| wait(p.queue_ms) >= PLAYER_LATE_MS)?;
     let name = if player.client.is_empty() { "A player" } else { player.client.as_str() };
-    problem(
+    Some(problem(
         Place::Player,
         format!("{name} takes its media {} late.", Seconds(wait(player.queue_ms))),
         "Its machine or network is too slow. Close what it does not need, open the feed there again, \
          or use a cable.",
-    )
+    ))
 }
 
 fn recording(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
     let alarm = feed.recording.as_ref().filter(|recording| recording.on)?.alarm.as_ref()?;
-    problem(
+    Some(problem(
         Place::Recording,
         format!("The recording has trouble: {alarm}."),
         "Make room on the disk, or record to another one (`dir` under [record]).",
-    )
+    ))
 }
 
 impl FeedStatus {
@@ -347,6 +362,11 @@ mod tests {
         assert_eq!(found.place, Place::Backhaul);
         assert!(found.text.starts_with("The connection to berlin is lost (timed out)"));
         assert_eq!(only(&live(), &[link(LinkState::Racing)]).place, Place::Backhaul);
+        // Nothing comes while the link is lost, and the encoder is not to blame.
+        let mut silent = FeedStatus { state: FeedState::Stalled, ..live() };
+        silent.latency.encoder_growth_ms = Some(4_000.0);
+        silent.latency.relay_queue_ms = Some(Spread { p50: 2_000.0, p99: 2_000.0 });
+        assert_eq!(only(&silent, &[link(LinkState::Racing)]).place, Place::Backhaul);
     }
 
     #[test]

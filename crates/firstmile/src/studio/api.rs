@@ -9,6 +9,7 @@ use super::Node;
 use crate::secret::FeedName;
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
+    is_cut_off,
 };
 use crate::store::StoredFeed;
 use crate::web::{self, ApiError};
@@ -28,9 +29,12 @@ impl web::Node for Node {
         if stored.iter().any(|feed| self.is_recorded(feed)) {
             alarms.extend(self.recorder.alarm());
         }
-        for feed in &stored {
-            let snapshot = self.hub.snapshot(&feed.name.to_string(), now);
-            alarms.extend(feed_alarm(&feed.name, &snapshot));
+        let links: Vec<_> = self.uplinks.iter().map(|uplink| uplink.status()).collect();
+        for feed in &feeds {
+            let snapshot = self.hub.snapshot(&feed.name, now);
+            // What comes by a link that is lost says nothing about its encoder.
+            let alarm = feed_alarm(&feed.name, &snapshot);
+            alarms.extend(alarm.filter(|_| feed.fought || !is_cut_off(feed, &links)));
         }
         let (guests, sessions) = self.connections();
         Status {
@@ -48,7 +52,7 @@ impl web::Node for Node {
             connections: (guests + sessions) as u64,
             alarms,
             feeds,
-            links: self.uplinks.iter().map(|uplink| uplink.status()).collect(),
+            links,
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
             spool: None,
         }

@@ -8,6 +8,13 @@ import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, rate, span, stateOf
 /** The players of a feed that a card names; the rest is a number. */
 const PLAYERS_SHOWN = 4;
 
+// The least that the graphs reach up to.
+const CALM_KBPS = 100;
+const CALM_MS = 200;
+
+// An encoder that is less late than this is as prompt as its frames allow.
+const PROMPT_MS = 300;
+
 export function card(feed, points, links, ui, act) {
   const state = stateOf(feed);
   const [word, meaning] = STATES[state] ?? [state, ""];
@@ -21,8 +28,8 @@ export function card(feed, points, links, ui, act) {
     figures(feed),
     way(feed, links),
     feed.publication && h("div", { key: "graphs", class: "graphs" },
-      graph(points, "kbps", "Bitrate", rate(kbpsOf(feed)), rate),
-      graph(points, "delay", "Delay on the way", ms(delayOf(feed)), ms)),
+      graph(points, "kbps", "Bitrate", CALM_KBPS, rate(kbpsOf(feed)), rate),
+      graph(points, "delay", "Delay on the way", CALM_MS, ms(delayOf(feed)), ms)),
     recording(feed),
     ui.canChange && actions(feed, ui, act),
     ui.canChange && ui.open === feed.name && setup(feed, ui, act));
@@ -53,7 +60,7 @@ function way(feed, links) {
     h("li", { class: sick.has(place) ? "sick" : "" }, h("b", {}, title), lines.filter(Boolean).map((line) => h("span", {}, line)));
   const link = links.find((link) => link.peer === feed.via);
   const growth = latency.encoder_growth_ms;
-  const late = growth === null || growth === undefined ? "" : `${ms(growth)} late`;
+  const late = (growth ?? 0) < PROMPT_MS ? "in time" : `${ms(growth)} late`;
   const queue = latency.relay_queue_ms;
   const wait = latency.player_queue_ms;
   const players = feed.player_list.slice(0, PLAYERS_SHOWN).map((player) => {
@@ -61,19 +68,27 @@ function way(feed, links) {
     return `${player.client || "a player"}: waits ${player.queue_ms ? ms(player.queue_ms.p50) : "–"}${skipped}`;
   });
   const more = feed.players - players.length;
-  const here = feed.studio ? "Relay (here)" : "This studio";
+  if (feed.studio) return relayWay(feed, links, late, step);
   return h("ol", { key: "way", class: "way" },
-    step("encoder", "Encoder", feed.publication ? late || "here" : "not here"),
+    step("encoder", "Encoder", feed.publication ? late : "not here"),
     feed.via && step("relay", feed.via, queue && `waits ${ms(queue.p50)}, worst ${ms(queue.p99)}`),
     feed.via && step("backhaul", "Backhaul",
       link && `${link.transport.toUpperCase()}, round trip ${ms(link.rtt_ms)}, loss ${percent(link.loss)}`,
       latency.backhaul_ms !== null && `one way ${ms(latency.backhaul_ms)}`,
       feed.drops.skipped_tags > 0 && `skipped ${feed.drops.skipped_tags}`),
-    feed.studio && step("backhaul", here,
-      feed.record_survives_s && `the studio may be away for ${span(feed.record_survives_s)}`),
-    step("player", feed.studio ? "Studios" : "Players",
-      feed.studio ? count(feed.players, "takes it", "take it") : count(feed.players, "player", "players"),
+    step("player", "Players", count(feed.players, "player", "players"),
       wait && `worst waits ${ms(wait.p50)}`, players, more > 0 && players.length > 0 && `and ${more} more`));
+}
+
+/** The same as a relay sees it: its feeds end at a studio. */
+function relayWay(feed, links, late, step) {
+  const studio = links.find((link) => link.peer.endsWith(`(${feed.studio})`));
+  const isUp = studio?.state === "up";
+  return h("ol", { key: "way", class: "way" },
+    step("encoder", "Encoder", feed.publication ? late : "not here"),
+    step("relay", "This relay", feed.record_survives_s && `the studio may be away for ${span(feed.record_survives_s)}`),
+    step("backhaul", "Studio", isUp ? "connected" : "not connected",
+      isUp && `${studio.transport.toUpperCase()}, round trip ${ms(studio.rtt_ms)}, loss ${percent(studio.loss)}`));
 }
 
 function recording(feed) {

@@ -26,11 +26,14 @@ export function remember(histories, status, now) {
   return next;
 }
 
-/** One graph: `field` of the points over two minutes, with a mark where tags were skipped. */
-export function graph(points, field, label, latest, words) {
+/**
+ * One graph: `field` of the points over two minutes, with a mark where tags were skipped. Values far
+ * below `calm` stay flat: jitter is no mountain.
+ */
+export function graph(points, field, label, calm, latest, words) {
   const now = points.at(-1)?.at ?? 0;
   const values = points.map((point) => point[field]).filter((value) => value !== null);
-  const top = Math.max(1, ...values) * 1.1;
+  const top = Math.max(calm, ...values) * 1.1;
   const x = (point) => (WIDTH - ((now - point.at) / LENGTH_MS) * WIDTH).toFixed(1);
   const y = (value) => (HEIGHT - 2 - (value / top) * (HEIGHT - 4)).toFixed(1);
   const lines = [];

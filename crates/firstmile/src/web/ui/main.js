@@ -46,6 +46,7 @@ const act = {
       await poll();
     } catch (error) {
       notice = error.message;
+      if (error.status === 401) await checkToken();
     }
     draw();
   },
@@ -53,7 +54,7 @@ const act = {
     try {
       const picture = await api.qr(name, place, form, tls);
       // Another feed or place may have been opened meanwhile.
-      if (ui.open === name) ui.qr = { form, picture };
+      if (ui.open === name && ui.place === place) ui.qr = { form, picture };
     } catch (error) {
       notice = error.message;
     }
@@ -109,8 +110,8 @@ function page() {
       h("p", { class: "sum" }, summary(status.feeds)),
       h("p", { class: "quiet" }, `up ${span(status.uptime_s)} · version ${status.version}`)),
     notices(),
-    needsToken && tokenForm("The token is wrong: the program may have been started anew."),
-    !api.hasToken() && status.role !== "relay" && tokenForm("You can look. To see keys and change something, this page needs the token."),
+    needsToken ? tokenForm("The token is wrong: the program may have been started anew.")
+      : !api.hasToken() && status.role !== "relay" && tokenForm("You can look. To see keys and change something, this page needs the token."),
     h("main", { key: "wall", class: lost ? "wall stale" : "wall" },
       status.feeds.map((feed) => card(feed, histories.get(keyOf(feed)) ?? [], status.links, ui, act)),
       status.feeds.length === 0 && h("p", { key: "none", class: "quiet" },
@@ -187,7 +188,10 @@ function addFeed(event) {
 
 async function poll() {
   try {
-    status = await api.status();
+    const next = await api.status();
+    // A program that was started anew has another token, and shows masked keys to the old one.
+    if (status && next.uptime_s < status.uptime_s) await checkToken();
+    status = next;
     histories = remember(histories, status, performance.now());
     lost = null;
   } catch (error) {
