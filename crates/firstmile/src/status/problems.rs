@@ -180,9 +180,9 @@ fn lost_at_studio(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     let error = error.map_or_else(String::new, |error| format!(" ({error})"));
     Some(problem(
         Place::Backhaul,
-        format!("The connection to {relay} is lost{error}. The encoder stays there."),
-        "Nothing to do if it comes back in seconds. Else look at this studio's Internet connection, \
-         and whether the relay runs.",
+        format!("The connection to {relay} is lost{error}."),
+        "Nothing to do if it comes back in seconds: a relay that runs keeps the encoder. Else look at \
+         this studio's Internet connection, and whether the relay runs.",
     ))
 }
 
