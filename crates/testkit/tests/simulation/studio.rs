@@ -175,9 +175,8 @@ impl Studio {
         let link = self.link.as_mut().expect("there is a link");
         if link.wants.has(name) {
             if let Some(publication) = link.wants.on_tag(name, number, around.now) {
-                let (story, ms) = (around.story, around.ms);
                 let position = Position { publication, number, previous };
-                around.journal.put(story, position, &tag, true, ms);
+                around.journal.put(around.story, position, &tag, true, around.ms);
             }
             return;
         }
@@ -187,9 +186,8 @@ impl Studio {
             return;
         };
         let publication = incoming.publication;
-        let (story, ms) = (around.story, around.ms);
         let position = Position { publication, number, previous };
-        around.journal.put(story, position, &tag, false, ms);
+        around.journal.put(around.story, position, &tag, false, around.ms);
         let went = incoming.receive((track, number, previous), tag, around, &mut self.came);
         assert!(incoming.held() <= MAX_HELD, "{} tags wait", incoming.held());
         self.went(publication, went);

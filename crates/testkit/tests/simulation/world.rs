@@ -141,17 +141,16 @@ impl World {
                 self.clean_at = ms + length;
                 self.trouble_until(ms + length);
             }
-            Event::Stop { feed, length, kind } => self.change(feed, kind, length),
+            Event::Stop { feed, length, kind } => drop(self.change(feed, kind, length)),
             Event::Takeover { feed, kind } => {
-                let before = self.cameras[feed].encoder.take();
-                self.change(feed, kind, 0);
+                let before = self.change(feed, kind, 0);
                 // The one before is cut by the new one, not gone before it.
                 self.encode();
                 drop(before);
             }
             Event::Flash { feed, kind } => {
                 for _ in 0..if self.relay.is_some() { 3 } else { 0 } {
-                    self.change(feed, kind, 0);
+                    drop(self.change(feed, kind, 0));
                     self.encode();
                 }
             }
@@ -184,14 +183,17 @@ impl World {
         }
     }
 
-    fn change(&mut self, feed: usize, kind: Kind, length: u64) {
+    /// Another encoder comes after a while, unless that would be a fight; returns the one before.
+    fn change(&mut self, feed: usize, kind: Kind, length: u64) -> Option<Encoder> {
         let camera = &mut self.cameras[feed];
-        if camera.changes < MAX_CHANGES {
-            camera.changes += 1;
-            (camera.encoder, camera.kind) = (None, kind);
-            camera.back_at = Some(self.ms + length);
-            self.calm_at = self.calm_at.max(self.ms + length);
+        if camera.changes >= MAX_CHANGES {
+            return None;
         }
+        camera.changes += 1;
+        camera.kind = kind;
+        camera.back_at = Some(self.ms + length);
+        self.calm_at = self.calm_at.max(self.ms + length);
+        camera.encoder.take()
     }
 
     fn cut(&mut self, length: u64) {
@@ -287,9 +289,9 @@ impl World {
         for came in &came {
             // Sound waits for nothing but the link's own backlog, however narrow the link.
             let began = self.story.of(came.position.publication).began;
-            let is_clear = came.ms - came.delay > self.clear_since.max(began) + 1_500;
+            let is_clear = came.ms - came.delay > self.clear_since.max(began) + 500;
             if came.track == Track::Audio && is_clear {
-                assert!(came.delay < 300, "sound is {} ms late: {:?}", came.delay, came.position);
+                assert!(came.delay < 220, "sound is {} ms late: {:?}", came.delay, came.position);
             }
         }
         self.came.extend(came);
@@ -315,7 +317,7 @@ impl World {
                 self.calm_at.max(keyframe.max().unwrap_or(told.began) + 15_000)
             }
         });
-        back_by.max().unwrap_or(self.calm_at) + 1_500
+        back_by.max().unwrap_or(self.calm_at) + 1_000
     }
 
     /// Checks that both feeds come in time, for a second.
@@ -332,7 +334,7 @@ impl World {
                 let name = FEEDS[feed];
                 assert!(its().count() >= 20, "{} {track:?} of {name} in a second", its().count());
                 let worst = its().map(|came| came.delay).max().unwrap_or(0);
-                assert!(worst < 300, "{track:?} of {name} is {worst} ms late at {from}");
+                assert!(worst < 220, "{track:?} of {name} is {worst} ms late at {from}");
             }
         }
         let studio = self.studio.as_ref().expect("all is well");

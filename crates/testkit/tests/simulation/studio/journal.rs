@@ -170,9 +170,10 @@ impl Journal {
             let due = told.tags.iter().take_while(|sent| sent.ms < by).count() as u64;
             let none = Record::default();
             let record = self.records.get(publication).unwrap_or(&none);
-            // What a relay had when it was killed is gone: up to the last one that came, the
-            // journal knows.
-            let end = match told.relay == self.relay {
+            // What a relay had when it was killed is gone, and of what is all older than its spool
+            // it does not even know: up to the last one that came, the journal knows.
+            let is_known = self.keeps_all() || record.end.is_none_or(|end| end >= due);
+            let end = match told.relay == self.relay && is_known {
                 true => due,
                 false => due.min(record.have.last().map_or(0, |last| last + 1)),
             };
