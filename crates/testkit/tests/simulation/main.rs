@@ -54,7 +54,8 @@ fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
         2 => (0usize..2, kinds()).prop_map(|(feed, kind)| Event::Takeover { feed, kind }),
         1 => (0usize..2, 100u64..3_000).prop_map(|(feed, length)| Event::Pause { feed, length }),
         1 => (0usize..2).prop_map(|feed| Event::Header { feed }),
-        1 => (0usize..2, kinds()).prop_map(|(feed, kind)| Event::Flash { feed, kind }),
+        1 => (0usize..2, 0u64..500, kinds())
+            .prop_map(|(feed, length, kind)| Event::Flash { feed, length, kind }),
         1 => (100u64..4_000).prop_map(|length| Event::SlowDisk { length }),
         1 => (100u64..3_000).prop_map(|length| Event::RestartStudio { length }),
         1 => (100u64..3_000).prop_map(|length| Event::RestartRelay { length }),
@@ -135,10 +136,15 @@ fn publications_that_come_and_go_at_once_are_recorded() {
     let mut world = World::new(7, [PICTURES, Kind::Sound], [true, true], SPOOL);
     world.run(5_000);
     for feed in 0..2 {
-        world.apply(Event::Flash { feed, kind: SHORT });
+        world.apply(Event::Stop { feed, length: 5_000, kind: SHORT });
     }
     world.run(6_000);
-    world.assert_live();
+    for feed in 0..2 {
+        // Nothing is on air before and after them.
+        world.apply(Event::Flash { feed, length: 8_000, kind: SHORT });
+    }
+    world.run(7_000);
+    world.assert_told();
     world.assert_recorded(3_000);
     assert_eq!(world.kept(), 6, "of each feed three are over");
 }
@@ -147,12 +153,12 @@ fn publications_that_come_and_go_at_once_are_recorded() {
 #[test]
 fn what_a_relay_has_forgotten_is_no_hole() {
     let spool = Duration::from_secs(6);
-    let mut world = World::new(0, [SHORT; 2], [true, false], spool);
+    let mut world = World::new(0, [Kind::Pictures { gop: 10 }; 2], [true, false], spool);
     world.run(2_000);
-    world.apply(Event::Cut { length: 2_900 });
+    world.apply(Event::Cut { length: 2_916 });
     world.apply(Event::Stop { feed: 0, length: 10, kind: Kind::NoKeyframes });
-    world.run(4_080);
-    world.apply(Event::Stall { length: 3_700 });
+    world.run(4_081);
+    world.apply(Event::Stall { length: 3_711 });
     let back_by = world.back_by();
     world.run(back_by);
     world.assert_recorded(5_000);

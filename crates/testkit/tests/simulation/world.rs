@@ -30,8 +30,8 @@ pub(crate) enum Event {
     Stop { feed: usize, length: u64, kind: Kind },
     /// Another encoder takes over.
     Takeover { feed: usize, kind: Kind },
-    /// Two encoders come and go at once, before the one that stays.
-    Flash { feed: usize, kind: Kind },
+    /// Two encoders come and go at once; the one that stays comes after a while.
+    Flash { feed: usize, length: u64, kind: Kind },
     /// An encoder is silent for a while, and stays connected.
     Pause { feed: usize, length: u64 },
     /// The encoder changes its picture: a new sequence header.
@@ -148,11 +148,12 @@ impl World {
                 self.encode();
                 drop(before);
             }
-            Event::Flash { feed, kind } => {
-                for _ in 0..if self.relay.is_some() { 3 } else { 0 } {
+            Event::Flash { feed, length, kind } => {
+                for _ in 0..if self.relay.is_some() { 2 } else { 0 } {
                     drop(self.change(feed, kind, 0));
                     self.encode();
                 }
+                drop(self.change(feed, kind, length));
             }
             Event::Pause { feed, length } => {
                 self.cameras[feed].silent_until = ms + length;
