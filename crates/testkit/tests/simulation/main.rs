@@ -164,6 +164,19 @@ fn what_a_relay_has_forgotten_is_no_hole() {
     world.assert_recorded(5_000);
 }
 
+/// A relay that is not heard after its greeting does not seem to know what is on air.
+#[test]
+fn what_was_taken_to_be_over_goes_on() {
+    let mut world = World::new(0, [SHORT; 2], [false, true], SPOOL);
+    world.run(2_000);
+    world.apply(Event::RestartStudio { length: 1_106 });
+    world.run(3_241);
+    world.apply(Event::Stall { length: 2_891 });
+    let back_by = world.back_by();
+    world.run(back_by);
+    world.assert_recorded(10_000);
+}
+
 /// Every byte of a conversation may be the last one of its link, in both directions; twice in a
 /// row, so that what was said on the second link is cut as well.
 #[test]

@@ -83,6 +83,8 @@ impl Journal {
             self.dropped += 1;
             return;
         }
+        // It was taken to be over while its relay could not be heard.
+        record.end = record.end.filter(|end| number < *end);
         record.have.insert(number);
         assert!(record.have.len() <= MAX_RANGES, "{} ranges", record.have.len());
         self.backfilled += u64::from(is_late);
