@@ -12,9 +12,6 @@ const MAX_UNREPORTED: usize = 16_384;
 /// Headers of video that no hole gives up: what a hub keeps for those who join.
 const MAX_HEADERS: usize = 16;
 
-/// What was not reported by then was given up, or its report was lost.
-const REPORTED_BY: Duration = Duration::from_secs(2);
-
 /// Ranges of what the peer has that are remembered; it says so again and again.
 const MAX_KNOWN: usize = 1_024;
 
@@ -61,7 +58,6 @@ pub struct Sender {
     unreported_bytes: u64,
     delivered_bytes: u64,
     delay: Option<Duration>,
-    last_sent: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +87,6 @@ impl Sender {
             unreported_bytes: 0,
             delivered_bytes: 0,
             delay: None,
-            last_sent: None,
         }
     }
 
@@ -190,12 +185,6 @@ impl Sender {
         self.received.intersection(numbers)
     }
 
-    /// Whether the report of something sent lately is still to come.
-    pub fn awaits_report(&self, now: Instant) -> bool {
-        let is_lately = |sent| now.saturating_duration_since(sent) < REPORTED_BY;
-        !self.unreported.is_empty() && self.last_sent.is_some_and(is_lately)
-    }
-
     /// The last number sent on each track.
     pub fn edges(&self) -> TrackSet<Option<u64>> {
         self.sent
@@ -223,7 +212,6 @@ impl Sender {
             self.unreported_bytes -= oldest.bytes;
         }
         self.unreported.insert(number, Unreported { bytes, sent: now });
-        self.last_sent = Some(now);
         self.unreported_bytes += bytes;
     }
 }
@@ -375,8 +363,6 @@ mod tests {
         sender.on_received(&ranges, later);
         assert_eq!((sender.unreported_bytes(), sender.delivered_bytes()), (14, 14));
         assert_eq!(sender.delay(), Some(Duration::from_millis(30)));
-        assert!(sender.awaits_report(later));
-        assert!(!sender.awaits_report(later + REPORTED_BY), "it may have been given up");
     }
 
     #[test]

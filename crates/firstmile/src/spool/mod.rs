@@ -184,21 +184,21 @@ impl Spool {
 
     /// The publications of a feed of which there are tags, the oldest first, on air or over.
     pub fn kept(&self, feed: &Feed) -> Vec<Kept> {
-        // Memory first, as above.
-        let memory = feed.kept();
+        // Memory first, as above; what is on air before it, so that no end is told too early.
         let on_air = feed.publication();
+        let memory = feed.kept();
         let mut kept = match &self.0.disk {
             Some(disk) => disk.lock().shelves.kept(feed.serial()),
             None => Vec::new(),
         };
-        for here in memory {
-            match kept.iter_mut().find(|kept| kept.publication == here.publication) {
-                Some(kept) => kept.last = kept.last.max(here.last),
-                None => kept.push(here),
-            }
-        }
         for kept in &mut kept {
             kept.ended = on_air != Some(kept.publication);
+        }
+        for here in memory {
+            match kept.iter_mut().find(|kept| kept.publication == here.publication) {
+                Some(kept) => (kept.last, kept.ended) = (kept.last.max(here.last), here.ended),
+                None => kept.push(here),
+            }
         }
         kept
     }

@@ -8,7 +8,7 @@ use crate::cursor::{Cursor, Item, Next};
 
 /// A cursor into a feed.
 ///
-/// It skips when the next tag is older than [`Policy::max_delay`]: to the newest keyframe ahead
+/// It skips when the next tag is older than [`Policy::max_delay`](crate::Policy::max_delay): to the newest keyframe ahead
 /// of it that the ring holds, audio to the same instant; without keyframes (audio only, intra
 /// refresh) by time. Sequence headers and metadata in force at the target come first. What is
 /// skipped is counted.

@@ -243,7 +243,7 @@ impl Pump {
             }
         }
         if !is_live {
-            self.acknowledged.at = now;
+            (self.acknowledged.at, self.acknowledged.is_outage) = (now, false);
         }
         if is_live {
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;

@@ -11,7 +11,8 @@ use tracing::{debug, info};
 use crate::egress::record::{FeedRecorder, Source, Unfinished};
 use crate::rate::Lines;
 
-/// A relay tells at once what it has: what it has not told of by then it does not have.
+/// A relay tells at once what it has: what it has not told of by then, heard all the time, it does
+/// not have.
 const INTRODUCTION: Duration = Duration::from_secs(3);
 /// Publications that a relay may say that it keeps.
 const MAX_KEPT: usize = 4_096;
@@ -20,6 +21,7 @@ const MAX_KEPT: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Missing {
     source: Source,
+    /// Since when the relay has been heard.
     joined: Instant,
     wants: Wants,
     /// Whose publications are asked for; forgotten with the link.
@@ -47,6 +49,11 @@ impl Missing {
     /// A new link: what was asked for on the one before is lost with it.
     pub(super) fn joined(&mut self, now: Instant) {
         *self = Self { joined: now, ..Self::new(self.source.clone()) };
+    }
+
+    /// Nothing is heard of the relay: what it has to tell may still be on its way.
+    pub(super) fn unheard(&mut self, now: Instant) {
+        self.joined = now;
     }
 
     /// The relay keeps a publication that is over.

@@ -204,6 +204,9 @@ impl Inbox {
                 }
                 _ = sweep.tick() => self.sweep(),
                 _ = want.tick() => {
+                    if link.silence() > WANT_INTERVAL {
+                        self.lock_missing().unheard(Instant::now());
+                    }
                     for message in self.want(feeds, &mut next_subscription) {
                         control.session.send(&message);
                     }
