@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::feed::Shared;
 
@@ -76,18 +76,16 @@ impl Budget {
         self.overruns.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Makes room if the total is exceeded; the caller holds no feed's lock.
+    /// Makes room if the total is exceeded; the caller holds no feed's lock. So all take no more than
+    /// the total and a tag for each publisher.
     pub(crate) fn enforce(&self) {
         if self.used.load(Ordering::Relaxed) <= self.total {
             return;
         }
-        // While somebody is at it, the others need not wait.
-        let feeds = match self.feeds.try_lock() {
-            Ok(feeds) => feeds,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        let feeds: Vec<_> = feeds.iter().filter_map(Weak::upgrade).collect();
+        // One at a time. Whoever does not wait for it may have come when the other had looked for the
+        // last time, and leave too much behind.
+        let guard = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let feeds: Vec<_> = guard.iter().filter_map(Weak::upgrade).collect();
         while self.used.load(Ordering::Relaxed) > self.total {
             let Some(feed) = largest(&feeds, Shared::spool_bytes) else { break };
             feed.give_up_spool(SLICE);
