@@ -2,7 +2,8 @@
 //!
 //! After an outage the relay's own timers may sleep as long again as the outage was. It wakes up when
 //! the studio's packets come from another place: so a link that is silent is bound to a new socket,
-//! again and again, and whichever packet gets through first brings the media back.
+//! again and again, and whichever packet gets through first brings the media back. But not sooner than
+//! the relay can have answered: each new path starts with a small window, and is proven before more.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const REBIND: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(2
 /// Silence during which a packet is sent at every look, so that the first one after a short outage
 /// is not waited for. For longer ones keepalives do: what is not acknowledged fills a small window.
 const KNOCKING: Duration = Duration::from_secs(2);
+/// Round trips that an answer to a new socket may take: one to be heard, one to prove the path.
+const ANSWER_ROUND_TRIPS: u32 = 2;
 /// More than this between two looks: the machine slept, or had no time for us. What came meanwhile
 /// has not been read yet.
 const MISSED: Duration = Duration::from_millis(250);
@@ -57,12 +60,13 @@ impl Liveness {
         Self { received, heard: now, spoke: now, looked: now, rebound: now, way }
     }
 
-    /// Looks at what has come until now, and from where packets would leave; call it every
-    /// [`LOOK_INTERVAL`].
+    /// Looks at what has come until now, over a link of this round trip, and from where packets would
+    /// leave; call it every [`LOOK_INTERVAL`].
     pub(super) fn look(
         &mut self,
         now: Instant,
         received: Received,
+        rtt: Duration,
         way: Option<IpAddr>,
     ) -> Option<Need> {
         let missed = now.saturating_duration_since(self.looked).saturating_sub(MISSED);
@@ -84,8 +88,10 @@ impl Liveness {
         let silence = self.silence(now);
         let is_busy = self.heard.saturating_duration_since(self.spoke) < BUSY;
         let [least, most] = REBIND;
-        let pause = (silence / 10).clamp(least, most);
-        if silence < if is_busy { SILENT_WITH_MEDIA } else { SILENT } {
+        // What the peer can make of the round trip is bounded, too.
+        let answer = (rtt * ANSWER_ROUND_TRIPS).min(most);
+        let pause = (silence / 10).clamp(least.max(answer), most);
+        if silence < if is_busy { SILENT_WITH_MEDIA } else { SILENT }.max(answer) {
             return None;
         }
         if now.saturating_duration_since(self.rebound) < pause {
@@ -108,12 +114,14 @@ mod tests {
     const HOME: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 168, 1, 2)));
     const AWAY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)));
 
+    const RTT: Duration = Duration::from_millis(60);
+
     /// Looks every 100 ms and returns after how many of them, from 1, there was a rebind.
     fn rebinds(liveness: &mut Liveness, mut now: Instant, looks: u64) -> Vec<u64> {
         let mut found = Vec::new();
         for look in 1..=looks {
             now += LOOK_INTERVAL;
-            if liveness.look(now, liveness.received, liveness.way) == Some(Need::Socket) {
+            if liveness.look(now, liveness.received, RTT, liveness.way) == Some(Need::Socket) {
                 found.push(look);
             }
         }
@@ -127,7 +135,7 @@ mod tests {
         let soon = now + 4 * LOOK_INTERVAL;
         for (look, need) in [(2, None), (3, Some(Need::Socket)), (4, Some(Need::Packet))] {
             let at = now + look * LOOK_INTERVAL;
-            assert_eq!(liveness.look(at, Received::default(), HOME), need);
+            assert_eq!(liveness.look(at, Received::default(), RTT, HOME), need);
         }
         assert_eq!(liveness.silence(soon), 4 * LOOK_INTERVAL);
 
@@ -148,14 +156,28 @@ mod tests {
         for packets in 1..=20 {
             now += 2 * LOOK_INTERVAL;
             let received = Received { packets, frames: 0 };
-            assert_eq!(liveness.look(now, received, HOME), None);
+            assert_eq!(liveness.look(now, received, RTT, HOME), None);
         }
         assert_eq!(rebinds(&mut liveness, now, 12), [8, 11]);
         // What it hears ends that.
         now += 13 * LOOK_INTERVAL;
-        liveness.look(now, Received { packets: 21, frames: 1 }, HOME);
+        liveness.look(now, Received { packets: 21, frames: 1 }, RTT, HOME);
         assert_eq!(liveness.silence(now), Duration::ZERO);
         assert_eq!(rebinds(&mut liveness, now, 4), [3], "it has media again");
+    }
+
+    #[test]
+    fn a_far_relay_has_time_to_answer() {
+        let start = Instant::now();
+        for (rtt, first, second) in [(140, 3, 6), (200, 4, 8), (600, 12, 24), (5_000, 20, 40)] {
+            let mut liveness = Liveness::new(start, Received::default(), HOME);
+            let rtt = Duration::from_millis(rtt);
+            let mut rebinds = (1..=60).filter(|look| {
+                let at = start + *look * LOOK_INTERVAL;
+                liveness.look(at, Received::default(), rtt, HOME) == Some(Need::Socket)
+            });
+            assert_eq!((rebinds.next(), rebinds.next()), (Some(first), Some(second)), "{rtt:?}");
+        }
     }
 
     #[test]
@@ -166,7 +188,7 @@ mod tests {
         let mut look = |way| {
             now += LOOK_INTERVAL;
             packets += 1;
-            liveness.look(now, Received { packets, frames: packets }, way)
+            liveness.look(now, Received { packets, frames: packets }, RTT, way)
         };
         assert_eq!(look(HOME), None);
         assert_eq!(look(AWAY), AWAY.map(Need::Moved));
@@ -181,7 +203,7 @@ mod tests {
         let now = Instant::now();
         let mut liveness = Liveness::new(now, Received::default(), HOME);
         let later = now + Duration::from_secs(3_600);
-        assert_eq!(liveness.look(later, Received::default(), HOME), None);
+        assert_eq!(liveness.look(later, Received::default(), RTT, HOME), None);
         assert!(liveness.silence(later) <= MISSED);
     }
 }

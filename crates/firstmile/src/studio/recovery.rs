@@ -83,7 +83,7 @@ async fn measure(outage: Duration) -> Duration {
         let mut liveness = Liveness::new(Instant::now(), link.received(), None);
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
-            match liveness.look(Instant::now(), link.received(), None) {
+            match liveness.look(Instant::now(), link.received(), link.rtt(), None) {
                 Some(Need::Packet) => link.knock().unwrap(),
                 Some(_) => link.rebind().unwrap(),
                 None => {}

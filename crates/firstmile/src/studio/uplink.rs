@@ -251,7 +251,7 @@ impl Uplink {
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    if let Some(need) = liveness.look(now, link.received(), way()) {
+                    if let Some(need) = liveness.look(now, link.received(), link.rtt(), way()) {
                         self.help(&link, need);
                     }
                     let is_silent = liveness.silence(now) >= SILENT;
