@@ -20,6 +20,9 @@ pub struct Spool {
     /// Bytes on disk; 0 for none.
     #[serde(deserialize_with = "size")]
     pub disk: u64,
+    /// Bytes of that disk that are left to others.
+    #[serde(deserialize_with = "size")]
+    pub keep_free: u64,
     /// How long in all.
     #[serde(deserialize_with = "duration")]
     pub disk_time: Duration,
@@ -27,7 +30,12 @@ pub struct Spool {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { memory: Duration::from_secs(60), disk: 4 << 30, disk_time: Duration::from_secs(600) }
+        Self {
+            memory: Duration::from_secs(60),
+            disk: 4 << 30,
+            keep_free: 1 << 30,
+            disk_time: Duration::from_secs(600),
+        }
     }
 }
 
@@ -42,6 +50,7 @@ impl Spool {
         Bounds {
             memory: self.memory,
             disk: self.disk,
+            keep_free: self.keep_free,
             disk_time: self.disk_time,
             // Seconds of all feeds, while the disk is busy; a small part of the memory there is.
             pending: (memory / 8).clamp(16 << 20, 256 << 20),

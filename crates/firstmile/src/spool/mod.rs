@@ -41,6 +41,8 @@ pub struct Bounds {
     pub disk: u64,
     /// How long tags are kept, memory and disk together.
     pub disk_time: Duration,
+    /// Bytes of that disk that are left to others.
+    pub keep_free: u64,
     /// Bytes that may wait to be written; the oldest give way.
     pub pending: usize,
 }

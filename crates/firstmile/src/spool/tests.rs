@@ -18,6 +18,7 @@ fn bounds(disk: u64) -> Bounds {
     Bounds {
         memory: Duration::from_secs(1),
         disk,
+        keep_free: 0,
         disk_time: Duration::from_secs(600),
         pending: 8 << 20,
     }
@@ -281,6 +282,22 @@ async fn a_disk_that_fails_is_told_of_and_used_again() {
             return assert_all(&newest, numbers, 5_000);
         }
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_others_need_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spool");
+    let spool =
+        Spool::open(path.clone(), Bounds { keep_free: u64::MAX, ..bounds(64 << 20) }).unwrap();
+    let hub = hub_over(&spool);
+    let (feed, start) = (hub.feed((0, 0)), Instant::now());
+    let mut publisher = feed.publish(P, start).unwrap();
+    push(&mut publisher, 0..200, 5_000, start);
+    wait("it is told", || spool.alarm().is_some());
+    let alarm = spool.alarm().unwrap();
+    assert!(alarm.contains("is free there (spool.keep_free)"), "{alarm}");
+    assert_eq!((spool.figures().disk_bytes, files(&path).len()), (0, 0));
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use tracing::{info, warn};
 use super::segments::Segments;
 use super::shelves::Job;
 use super::{Disk, State, block};
+use crate::config::value::Size;
+use crate::platform;
 
 /// How often the time of what is on the disk is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -116,7 +118,10 @@ impl Writer {
         }
         self.make_room(self.buffer.len() as u64, now);
         loop {
-            match self.segments.append(job.owner, &self.buffer, job.newest, now) {
+            let has_room = self.check_room(self.buffer.len() as u64);
+            let spot = has_room
+                .and_then(|()| self.segments.append(job.owner, &self.buffer, job.newest, now));
+            match spot {
                 Ok(spot) => {
                     let mut state = self.disk.lock();
                     state.shelves.written(job, spot);
@@ -132,6 +137,18 @@ impl Writer {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// A disk that others would miss room on is full for the spool.
+    fn check_room(&self, bytes: u64) -> io::Result<()> {
+        let (directory, keep) = (&self.disk.directory, self.disk.bounds.keep_free);
+        match platform::free_space(directory) {
+            Some(free) if free < keep.saturating_add(bytes) => {
+                let why = format!("less than {} is free there (spool.keep_free)", Size(keep));
+                Err(io::Error::new(io::ErrorKind::StorageFull, why))
+            }
+            _ => Ok(()),
         }
     }
 
