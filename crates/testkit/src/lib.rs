@@ -21,6 +21,7 @@
 
 pub mod client;
 mod connection;
+pub mod film;
 pub mod fixture;
 pub mod frames;
 pub mod http;

@@ -13,10 +13,14 @@ pub const AUDIO_PERIOD: Duration = Duration::from_nanos(1_000_000_000 * 1024 / 4
 const KEY_WEIGHT: usize = 5;
 /// `17 01 000000`, the length of a NAL unit, and its type.
 const VIDEO_STAMP: usize = 10;
-/// `af 01`.
-const AUDIO_STAMP: usize = 2;
+/// `af 01`, and the start of a data stream element (ISO/IEC 14496-3, table 4.10): byte aligned, 16
+/// bytes long.
+const AUDIO_STAMP: usize = 4;
+const DATA_STREAM_ELEMENT: [u8; 2] = [0b1000_0001, STAMP as u8];
 /// The moment and the number.
 const STAMP: usize = 8 + 8;
+/// What both are masked with, so that they do not look like the start code of a NAL unit.
+const MASK: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
 /// What a frame says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +45,22 @@ impl Stamp {
             Track::Data => return None,
         };
         let stamp = tag.body.get(from..from + STAMP)?;
-        let number = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
+        let number =
+            |bytes: &[u8]| MASK ^ u64::from_be_bytes(bytes.try_into().expect("eight bytes"));
         Some(Self { track: tag.track, number: number(&stamp[8..]), at: number(&stamp[..8]) })
     }
+}
+
+/// Writes a stamp.
+pub(crate) fn put_stamp(body: &mut BytesMut, at: u64, number: u64) {
+    body.put_u64(at ^ MASK);
+    body.put_u64(number ^ MASK);
+}
+
+/// Writes a stamp that AAC decoders pass over.
+pub(crate) fn put_audio_stamp(body: &mut BytesMut, at: u64, number: u64) {
+    body.put_slice(&DATA_STREAM_ELEMENT);
+    put_stamp(body, at, number);
 }
 
 /// How much a [`Source`] makes.
@@ -119,15 +136,13 @@ impl Source {
                 body.put_slice(if is_key { &[0x17, 1, 0, 0, 0] } else { &[0x27, 1, 0, 0, 0] });
                 body.put_u32((size - 9) as u32);
                 body.put_u8(if is_key { 0x65 } else { 0x41 });
-                body.put_u64(at);
-                body.put_u64(self.video);
+                put_stamp(&mut body, at, self.video);
                 self.video += 1;
                 (Track::Video, size)
             }
             false => {
                 body.put_slice(&[0xaf, 1]);
-                body.put_u64(at);
-                body.put_u64(self.audio);
+                put_audio_stamp(&mut body, at, self.audio);
                 self.audio += 1;
                 (Track::Audio, self.shape.audio)
             }

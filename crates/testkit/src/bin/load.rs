@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! load run --feed PUBLISH_URL PLAY_URL [--feed ...] [--players N] [--late N] [--storm N]
-//!          [--seconds N] [--warm N] [--kbps N] [--gop SECONDS] [--pid PID]...
+//!          [--seconds N] [--warm N] [--kbps N] [--gop SECONDS] [--film] [--pid PID]...
 //! load proxy TARGET        # a plain TCP proxy; prints its address
 //! ```
 //!
 //! `run` prints one JSON object. Each frame carries the moment at which it was sent and its number
-//! after the codec's header. Encoders and players are in one process, so they share a clock, and
+//! after the codec's header; with `--film` the rest of it can be decoded, and it is the clip's. Encoders and players are in one process, so they share a clock, and
 //! what the load tool itself needs to be scheduled is part of every latency: compare systems, not
 //! absolute numbers.
 
@@ -18,12 +18,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use media::Track;
+use media::{Tag, Track};
 use rtmp::name::Url;
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
 use serde_json::{Value, json};
 use testkit::Connection;
+use testkit::film::Film;
 use testkit::stamped::{Shape, Source, Stamp};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -67,6 +68,8 @@ struct Options {
     seconds: u64,
     warm: u64,
     shape: Shape,
+    /// Publishes the clip.
+    film: bool,
     /// Server processes whose CPU time and memory are measured.
     pids: Vec<u32>,
 }
@@ -81,6 +84,7 @@ impl Options {
             seconds: 8,
             warm: 3,
             shape: Shape { kbps: 5000, gop: 2, audio: AUDIO_SIZE },
+            film: false,
             pids: Vec::new(),
         };
         while let Some(option) = arguments.next() {
@@ -94,6 +98,7 @@ impl Options {
                 "--warm" => options.warm = value()?.parse()?,
                 "--kbps" => options.shape.kbps = value()?.parse()?,
                 "--gop" => options.shape.gop = value()?.parse()?,
+                "--film" => options.film = true,
                 "--pid" => options.pids.push(value()?.parse()?),
                 _ => bail!("unknown option {option}"),
             }
@@ -128,6 +133,36 @@ impl Clock {
     }
 }
 
+/// What an encoder sends.
+enum Frames {
+    Filler(Source),
+    Film(Film),
+}
+
+impl Frames {
+    fn new(options: &Options) -> Self {
+        if options.film {
+            Self::Film(Film::new())
+        } else {
+            Self::Filler(Source::new(options.shape))
+        }
+    }
+
+    fn due(&self) -> Duration {
+        match self {
+            Self::Filler(source) => source.due(),
+            Self::Film(film) => film.due(),
+        }
+    }
+
+    fn make(&mut self, at: u64) -> Tag {
+        match self {
+            Self::Filler(source) => source.make(at),
+            Self::Film(film) => film.make(at),
+        }
+    }
+}
+
 /// Publishes for ever; returns why it could not.
 async fn publish(
     connection: Connection,
@@ -148,13 +183,13 @@ async fn try_publish(
     clock: &Clock,
 ) -> Result<std::convert::Infallible> {
     Source::headers().iter().for_each(|tag| connection.client.send_tag(tag));
-    let mut source = Source::new(options.shape);
+    let mut frames = Frames::new(options);
     // Encoders are not in step.
     sleep(Duration::from_micros(number as u64 * 3_141 % 33_000)).await;
     let start = Instant::now();
     loop {
         tokio::select! {
-            () = sleep_until(start + source.due()) => {}
+            () = sleep_until(start + frames.due()) => {}
             read = connection.read() => {
                 read?;
                 match connection.client.poll_event() {
@@ -164,7 +199,7 @@ async fn try_publish(
                 }
             }
         }
-        connection.client.send_tag(&source.make(clock.now()));
+        connection.client.send_tag(&frames.make(clock.now()));
         connection.flush().await?;
     }
 }
