@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use backhaul::{Event, Message, Session};
 use tokio::sync::Notify;
 
-use crate::quic::{RecvStream, SendStream};
+use crate::link::{RecvStream, SendStream};
 
 /// Bytes read from the stream at a time.
 const READ: usize = 64 << 10;
@@ -36,9 +36,9 @@ impl Control {
             if let Some(event) = self.session.poll_event()? {
                 return Ok(event);
             }
-            let chunk = self.receive.read_chunk(READ, true).await?;
+            let chunk = self.receive.read_chunk(READ).await?;
             let chunk = chunk.context("the peer ended the conversation")?;
-            self.session.handle_input(&chunk.bytes);
+            self.session.handle_input(&chunk);
         }
     }
 
@@ -98,9 +98,9 @@ impl Outbox {
             if let Some(event) = self.session().poll_event()? {
                 return Ok(event);
             }
-            let chunk = receive.read_chunk(READ, true).await?;
+            let chunk = receive.read_chunk(READ).await?;
             let chunk = chunk.context("the peer ended the conversation")?;
-            self.session().handle_input(&chunk.bytes);
+            self.session().handle_input(&chunk);
         }
     }
 

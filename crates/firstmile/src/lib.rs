@@ -22,6 +22,7 @@ pub mod identity;
 pub mod ingest;
 pub mod join;
 pub mod limit;
+pub mod link;
 pub mod login;
 pub mod mp4;
 pub mod networks;

@@ -8,7 +8,8 @@ use backhaul::{Close, Event, FeedKey, Hello, Message, Ranges, Session, Subscribe
 use firstmile::control::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
-use firstmile::quic::{Dialer, Link};
+use firstmile::link::Link;
+use firstmile::quic::Dialer;
 use firstmile::secret::Secret;
 use media::{Tag, Track, TrackSet};
 use rtmp::session::Intent;

@@ -3,10 +3,9 @@
 //! Both ends prove an Ed25519 key in the TLS 1.3 handshake: the dialer knows the key that it
 //! wants to meet (the pin), the acceptor learns who has called and decides afterwards.
 
-mod link;
+mod connection;
 mod socket;
 mod transport;
-mod verify;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,16 +13,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, EndpointConfig, ServerConfig, VarInt};
-use rustls::crypto::{CryptoProvider, ring};
 
 use crate::identity::{CERTIFICATE_NAME, Identity, PublicKey};
+use crate::link::{self, keys};
 
 use socket::{socket_towards, udp_socket};
 use transport::{CONTROL_WINDOW, acceptor, transport};
-use verify::{AnyKey, Pinned};
 
-pub use link::{BACKFILL_PRIORITY, Link, LinkStats, Received, STEADY_PRIORITY, VIDEO_PRIORITY};
-pub use quinn::{ClosedStream, ReadError, RecvStream, SendStream, WriteError};
+pub use connection::Link;
+pub use quinn::{RecvStream, SendStream};
 pub use transport::Congestion;
 
 /// Handshakes and connections that wait for us; more are refused by the network's own timeouts.
@@ -42,14 +40,7 @@ impl Listener {
     ///
     /// If the address cannot be bound.
     pub fn bind(identity: &Identity, address: SocketAddr, congestion: Congestion) -> Result<Self> {
-        let (certificate, key) = identity.certificate();
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(AnyKey))
-            .with_single_cert(vec![certificate], key)?;
-        tls.alpn_protocols = vec![backhaul::ALPN.to_vec()];
-        // No resumption and no early data: every link proves its keys.
-        tls.send_tls13_tickets = 0;
+        let tls = keys::acceptor(identity)?;
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
         let mut transport = transport(congestion);
         // Nothing but control messages comes from a studio; whoever calls may send no more.
@@ -115,12 +106,12 @@ impl Incoming {
     /// # Errors
     ///
     /// If the handshake fails; `Ok(None)` if the caller has to prove its address.
-    pub async fn handshake(self) -> Result<Option<Link>> {
+    pub async fn handshake(self) -> Result<Option<link::Link>> {
         if !self.is_proven() {
             self.incoming.retry().context("could not ask for proof of address")?;
             return Ok(None);
         }
-        Link::new(self.incoming.await?, None).map(Some)
+        Ok(Some(link::Link::Quic(Link::new(self.incoming.await?, None)?)))
     }
 }
 
@@ -147,15 +138,8 @@ impl Dialer {
     /// # Errors
     ///
     /// If nobody answers, or somebody with another key.
-    pub async fn dial(&self, address: SocketAddr, pin: PublicKey) -> Result<Link> {
-        let (certificate, key) = self.identity.certificate();
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned(pin)))
-            .with_client_auth_cert(vec![certificate], key)?;
-        tls.alpn_protocols = vec![backhaul::ALPN.to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
+    pub async fn dial(&self, address: SocketAddr, pin: PublicKey) -> Result<link::Link> {
+        let tls = keys::dialer(&self.identity, pin)?;
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(Arc::new(transport(self.congestion)));
         // A socket for each link: a new one gets a new port, and with it a new NAT entry.
@@ -164,12 +148,8 @@ impl Dialer {
         let second = socket.try_clone()?;
         let endpoint = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
         let connection = endpoint.connect_with(config, address, CERTIFICATE_NAME)?.await?;
-        Link::new(connection, Some((endpoint, second)))
+        Ok(link::Link::Quic(Link::new(connection, Some((endpoint, second)))?))
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
 }
 
 /// Whether a failed dial met another key than the pinned one.

@@ -20,8 +20,9 @@ use crate::error::plain;
 use crate::guests::{Bounds, Guest, Guests};
 use crate::identity::PublicKey;
 use crate::limit::Limit;
+use crate::link::{Link, Transport};
 use crate::networks::Networks;
-use crate::quic::{Link, Listener};
+use crate::quic::Listener;
 use crate::rate::{Bucket, Lines};
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
@@ -426,7 +427,7 @@ impl Studio {
                 .link
                 .as_ref()
                 .map_or_else(String::new, |link| link.remote_address().to_string()),
-            transport: "quic".into(),
+            transport: self.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
             // One that hears nothing of us calls anew, and so does one that we do not hear.
             state: match &self.link {
                 Some(link) if link.silence() < SILENT => LinkState::Up,
@@ -434,7 +435,7 @@ impl Studio {
                 None => LinkState::Connecting,
             },
             rtt_ms: stats.map(|stats| stats.rtt.as_secs_f64() * 1_000.0),
-            loss: stats.map(|stats| stats.loss),
+            loss: stats.and_then(|stats| stats.loss),
             bytes_in: stats.map_or(0, |stats| stats.received_bytes),
             bytes_out: stats.map_or(0, |stats| stats.sent_bytes),
             reconnects: self.connects - 1,

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::join::host_port;
-use crate::quic::{self, Dialer, Link};
+use crate::link::Link;
+use crate::quic::{self, Dialer};
 use crate::store::JoinedRelay;
 
 /// How long one attempt to reach a relay may take.

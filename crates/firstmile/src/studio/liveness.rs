@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::quic::Received;
+use crate::link::Received;
 
 /// How often a link is looked at.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use testkit::UdpProxy;
 
 use super::liveness::{LOOK_INTERVAL, Liveness, Need};
 use crate::identity::Identity;
-use crate::quic::{Congestion, Dialer, Link, Listener, VIDEO_PRIORITY};
+use crate::link::{Link, VIDEO_PRIORITY};
+use crate::quic::{Congestion, Dialer, Listener};
 
 const FRAME: Duration = Duration::from_millis(33);
 const FRAME_BYTES: usize = 5_000_000 / 8 / 30;
@@ -35,14 +37,14 @@ async fn send(link: Link) -> anyhow::Result<()> {
         let now = (started.elapsed().as_millis() / FRAME.as_millis()) as u32;
         if now > number + 60 {
             number = now;
-            stream.reset(0u32.into())?;
+            stream.reset()?;
             stream = link.open_tags(VIDEO_PRIORITY).await?;
         } else if number.is_multiple_of(30) {
             stream.finish()?;
             stream = link.open_tags(VIDEO_PRIORITY).await?;
         }
         tokio::time::sleep((FRAME * number).saturating_sub(started.elapsed())).await;
-        stream.write_all(&[0; FRAME_BYTES]).await?;
+        stream.write_chunk(Bytes::from_static(&[0; FRAME_BYTES])).await?;
         number += 1;
     }
 }
@@ -70,9 +72,13 @@ async fn measure(outage: Duration) -> Duration {
         while let Ok(mut stream) = reader.accept_tags().await {
             let came = came.clone();
             tokio::spawn(async move {
-                let mut frame = vec![0; FRAME_BYTES];
-                while stream.read_exact(&mut frame).await.is_ok() {
-                    let _ = came.send(Instant::now());
+                let mut read = 0;
+                while let Ok(Some(chunk)) = stream.read_chunk(FRAME_BYTES).await {
+                    read += chunk.len();
+                    while read >= FRAME_BYTES {
+                        read -= FRAME_BYTES;
+                        let _ = came.send(Instant::now());
+                    }
                 }
             });
         }

@@ -20,8 +20,9 @@ use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
+use crate::link::{Link, Transport};
 use crate::platform;
-use crate::quic::{Dialer, Link};
+use crate::quic::Dialer;
 use crate::status::{LinkState, LinkStatus};
 use crate::store::JoinedRelay;
 
@@ -169,7 +170,7 @@ impl Uplink {
                 .link
                 .as_ref()
                 .map_or_else(|| self.relay.address(), |link| link.remote_address().to_string()),
-            transport: "quic".into(),
+            transport: state.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
             state: match (&stats, state.is_refused) {
                 (Some(_), _) if state.is_raced => LinkState::Racing,
                 (Some(_), _) => LinkState::Up,
@@ -177,7 +178,7 @@ impl Uplink {
                 (None, false) => LinkState::Connecting,
             },
             rtt_ms: stats.map(|stats| stats.rtt.as_secs_f64() * 1_000.0),
-            loss: stats.map(|stats| stats.loss),
+            loss: stats.and_then(|stats| stats.loss),
             bytes_in: stats.map_or(0, |stats| stats.received_bytes),
             bytes_out: stats.map_or(0, |stats| stats.sent_bytes),
             reconnects: state.connects.saturating_sub(1),

@@ -7,11 +7,12 @@ use backhaul::{
     Announce, Answered, Datagram, Ended, Event, FeedProblem, Kept, Message, Ranges, Refusal,
     Report, Session, Skip, StreamHeader, Subscribe, TagHeader, VERSION, Want, Welcome,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use firstmile::control::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
-use firstmile::quic::{Congestion, Link, Listener, VIDEO_PRIORITY};
+use firstmile::link::{Link, VIDEO_PRIORITY};
+use firstmile::quic::{Congestion, Listener};
 use firstmile::secret::Secret;
 use media::{PublicationId, Track, TrackSet};
 use serde_json::Value;
@@ -178,7 +179,7 @@ fn tags(subscription: u64, tags: &[(TagHeader, Vec<u8>)]) -> Vec<u8> {
 
 async fn send(link: &Link, bytes: &[u8]) -> anyhow::Result<()> {
     let mut stream = link.open_tags(VIDEO_PRIORITY).await?;
-    stream.write_all(bytes).await?;
+    stream.write_chunk(bytes.to_vec().into()).await?;
     stream.finish()?;
     Ok(())
 }
@@ -331,10 +332,11 @@ fn bodies_that_never_end() {
         control.flush().await.unwrap();
         let subscription = subscribed(&mut control).await.subscription;
         let begun = tags(subscription, &[(tag(1, None, 0, 8 << 20), vec![0x17; 100_000])]);
+        let begun = Bytes::from(begun);
         let mut open = Vec::new();
         for _ in 0..1_000 {
             let Ok(mut stream) = link.open_tags(VIDEO_PRIORITY).await else { break };
-            if stream.write_all(&begun).await.is_err() {
+            if stream.write_chunk(begun.clone()).await.is_err() {
                 break;
             }
             open.push(stream);

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::live::Way;
 use super::out::{Out, is_stopped};
-use crate::quic::BACKFILL_PRIORITY;
+use crate::link::BACKFILL_PRIORITY;
 use crate::spool::{Found, Spool};
 
 /// Wants of one link at a time; a studio asks for some at a time, of one publication once.

@@ -9,7 +9,7 @@ use media::PublicationId;
 
 use super::out::Out;
 use crate::control::Outbox;
-use crate::quic::{Link, STEADY_PRIORITY, VIDEO_PRIORITY};
+use crate::link::{Link, STEADY_PRIORITY, VIDEO_PRIORITY};
 
 /// Delay beyond which a subscription skips to the newest keyframe, unless the studio says another.
 const DEFAULT_BUDGET: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::control::Outbox;
-use crate::quic::{Link, RecvStream, SendStream};
+use crate::link::{Link, RecvStream, SendStream};
 use crate::rate::{Bucket, Lines};
 use crate::spool::Spool;
 

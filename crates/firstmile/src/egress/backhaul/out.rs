@@ -7,7 +7,7 @@ use anyhow::Result;
 use backhaul::{StreamHeader, TagHeader};
 use bytes::{Bytes, BytesMut};
 
-use crate::quic::{ClosedStream, Link, SendStream, WriteError};
+use crate::link::{Link, SendStream, WriteError};
 
 /// One-way streams of tags that follow each other.
 pub(super) struct Out {
@@ -74,7 +74,7 @@ impl Out {
                 let write = std::pin::pin!(stream.write_chunks(chunks));
                 ready!(write.poll(cx))?
             };
-            self.pending.drain(..taken.chunks);
+            self.pending.drain(..taken);
         }
         Poll::Ready(Ok(()))
     }
@@ -91,13 +91,12 @@ impl Out {
     pub(super) fn give_up(&mut self) {
         self.pending.clear();
         if let Stream::Open(mut stream) = std::mem::replace(&mut self.stream, Stream::None) {
-            let _ = stream.reset(0u32.into());
+            let _ = stream.reset();
         }
     }
 }
 
 /// Whether a write failed because the peer wants no more of the stream.
 pub(super) fn is_stopped(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(WriteError::Stopped(_) | WriteError::ClosedStream))
-        || error.is::<ClosedStream>()
+    matches!(error.downcast_ref(), Some(WriteError::Stopped))
 }

@@ -16,7 +16,7 @@ use super::live::{Live, Way};
 use super::out::is_stopped;
 use super::{Order, ended};
 use crate::control::Outbox;
-use crate::quic::Link;
+use crate::link::Link;
 use crate::rate::Lines;
 use crate::spool::Spool;
 

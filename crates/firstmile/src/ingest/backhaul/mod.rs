@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
-use crate::quic::{Link, RecvStream};
+use crate::link::{Link, RecvStream};
 use crate::rate::{Bucket, Lines};
 
 pub use incoming::Figures;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use backhaul::{StreamHeader, TagHeader};
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::quic::{ReadError, RecvStream};
+use crate::link::{ReadError, RecvStream};
 
 /// Bytes read from a stream at a time.
 const READ: usize = 64 << 10;
@@ -72,9 +72,9 @@ impl TagStream {
 
     /// Bytes of the stream; `None` at its end, and where the sender has given it up.
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        match self.stream.read_chunk(READ, true).await {
-            Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-            Err(ReadError::Reset(_)) => Ok(None),
+        match self.stream.read_chunk(READ).await {
+            Ok(chunk) => Ok(chunk),
+            Err(ReadError::Reset) => Ok(None),
             Err(error) => Err(error).context("a stream of tags broke off"),
         }
     }

@@ -1,18 +1,18 @@
-//! One link: its streams, its figures, and whether it is heard.
+//! One QUIC connection as a link: its streams, its figures, and whether it is heard.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::socket::socket_towards;
 use super::transport::{FIRST_SEND_WINDOW, WINDOW};
-use super::verify::key_of;
 use crate::identity::PublicKey;
+use crate::link::{CONTROL_PRIORITY, LinkStats, ReadError, Received, WriteError, keys};
 
 /// Packets after which the way is known, and the least that may wait then.
 const KNOWN_AFTER: u64 = 64;
@@ -24,14 +24,6 @@ const LINK_BACKLOG: Duration = Duration::from_millis(50);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 /// Nothing was sent again for this long, and for two round trips: it was delivered.
 const SETTLED: Duration = Duration::from_millis(50);
-
-const CONTROL_PRIORITY: i32 = 3;
-/// Audio, and what is never given up, goes before video.
-pub const STEADY_PRIORITY: i32 = 2;
-/// Live video.
-pub const VIDEO_PRIORITY: i32 = 1;
-/// What did not come live goes last.
-pub const BACKFILL_PRIORITY: i32 = 0;
 
 /// One QUIC connection to a peer whose key is proven.
 #[derive(Clone, Debug)]
@@ -58,28 +50,6 @@ struct Heard {
     at: Instant,
 }
 
-/// What has come from the peer so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Received {
-    /// Packets of any kind, keepalives too.
-    pub packets: u64,
-    /// Parts of them that carried what a program had to say.
-    pub frames: u64,
-}
-
-/// Figures of a link.
-#[derive(Clone, Copy, Debug)]
-pub struct LinkStats {
-    /// Round trip time.
-    pub rtt: Duration,
-    /// Share of the packets sent that were lost, 0 to 1.
-    pub loss: f64,
-    /// Bytes sent.
-    pub sent_bytes: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
-}
-
 impl Link {
     pub(super) fn new(
         connection: quinn::Connection,
@@ -88,9 +58,7 @@ impl Link {
         let certificates = connection
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let certificate = certificates.as_ref().and_then(|certificates| certificates.first());
-        // The handshake's verifiers have let only such keys through.
-        let peer = certificate.and_then(key_of).context("the peer showed no Ed25519 key")?;
+        let peer = keys::peer(certificates.as_ref().map(|certificates| &certificates[..]))?;
         connection.set_send_window(FIRST_SEND_WINDOW);
         let heard = Arc::new(Mutex::new(Heard { datagrams: 0, at: Instant::now() }));
         let own =
@@ -124,15 +92,6 @@ impl Link {
             *heard = Heard { datagrams, at: Instant::now() };
         }
         heard.at.elapsed()
-    }
-
-    /// Whether the peer is not silent for `limit`; waits for what is missing of it.
-    pub async fn is_heard(&self, limit: Duration) -> bool {
-        let left = limit.saturating_sub(self.silence());
-        tokio::select! {
-            _ = self.connection.closed() => false,
-            () = tokio::time::sleep(left) => self.silence() < limit,
-        }
     }
 
     /// Goes on from a new UDP socket (dialer): the machine has another address now, or whatever is in
@@ -281,7 +240,10 @@ impl Link {
         let sent = stats.path.sent_packets;
         LinkStats {
             rtt: stats.path.rtt,
-            loss: if sent == 0 { 0.0 } else { stats.path.lost_packets as f64 / sent as f64 },
+            loss: Some(match sent {
+                0 => 0.0,
+                sent => stats.path.lost_packets as f64 / sent as f64,
+            }),
             sent_bytes: stats.udp_tx.bytes,
             received_bytes: stats.udp_rx.bytes,
         }
@@ -310,5 +272,31 @@ fn reason(error: &quinn::ConnectionError) -> String {
         }
         quinn::ConnectionError::Reset => "the peer was restarted".to_owned(),
         other => other.to_string(),
+    }
+}
+
+impl From<quinn::WriteError> for WriteError {
+    fn from(error: quinn::WriteError) -> Self {
+        match error {
+            quinn::WriteError::Stopped(_) | quinn::WriteError::ClosedStream => Self::Stopped,
+            quinn::WriteError::ConnectionLost(lost) => Self::Lost(reason(&lost)),
+            other => Self::Lost(other.to_string()),
+        }
+    }
+}
+
+impl From<quinn::ClosedStream> for WriteError {
+    fn from(_: quinn::ClosedStream) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<quinn::ReadError> for ReadError {
+    fn from(error: quinn::ReadError) -> Self {
+        match error {
+            quinn::ReadError::Reset(_) => Self::Reset,
+            quinn::ReadError::ConnectionLost(lost) => Self::Lost(reason(&lost)),
+            other => Self::Lost(other.to_string()),
+        }
     }
 }

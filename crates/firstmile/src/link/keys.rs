@@ -1,20 +1,74 @@
 //! Who is at the other end of a TLS handshake: an Ed25519 key, and nothing else counts.
 
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
+    SignatureScheme,
+};
 
-use crate::identity::PublicKey;
+use crate::identity::{Identity, PublicKey};
 
 /// `SubjectPublicKeyInfo` of an Ed25519 key up to the key itself (RFC 8410 §4).
 const ED25519_SPKI: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
+/// How an acceptor makes the handshake: it learns who has called, and decides afterwards.
+///
+/// # Errors
+///
+/// If the crypto library cannot use the identity.
+pub(crate) fn acceptor(identity: &Identity) -> Result<ServerConfig> {
+    let (certificate, key) = identity.certificate();
+    let mut tls = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(AnyKey))
+        .with_single_cert(vec![certificate], key)?;
+    tls.alpn_protocols = vec![backhaul::ALPN.to_vec()];
+    // No resumption and no early data: every link proves its keys.
+    tls.send_tls13_tickets = 0;
+    Ok(tls)
+}
+
+/// How a dialer makes the handshake: it knows the key that it wants to meet.
+///
+/// # Errors
+///
+/// If the crypto library cannot use the identity.
+pub(crate) fn dialer(identity: &Identity, pin: PublicKey) -> Result<ClientConfig> {
+    let (certificate, key) = identity.certificate();
+    let mut tls = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned(pin)))
+        .with_client_auth_cert(vec![certificate], key)?;
+    tls.alpn_protocols = vec![backhaul::ALPN.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    Ok(tls)
+}
+
+/// Who has shown these certificates in a handshake that is over.
+///
+/// # Errors
+///
+/// If it was nobody; the handshake's verifiers have let only such keys through.
+pub(crate) fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Result<PublicKey> {
+    let certificate = certificates.and_then(|certificates| certificates.first());
+    certificate.and_then(key_of).context("the peer showed no Ed25519 key")
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
 /// The key of a certificate; `None` for one of another kind.
-pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
+fn key_of(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let spki = parsed.subject_public_key_info();
     spki.strip_prefix(&ED25519_SPKI)?.try_into().ok().map(PublicKey)
@@ -49,7 +103,7 @@ macro_rules! only_ed25519_in_tls13 {
 
 /// Accepts a server that shows the pinned key and no other, whatever its name or dates.
 #[derive(Debug)]
-pub(super) struct Pinned(pub(super) PublicKey);
+struct Pinned(PublicKey);
 
 impl ServerCertVerifier for Pinned {
     fn verify_server_cert(
@@ -71,7 +125,7 @@ impl ServerCertVerifier for Pinned {
 
 /// Accepts a client that proves any Ed25519 key: who it is decides who it may be afterwards.
 #[derive(Debug)]
-pub(super) struct AnyKey;
+struct AnyKey;
 
 impl ClientCertVerifier for AnyKey {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
