@@ -17,6 +17,7 @@ pub mod demo;
 pub mod door;
 pub mod egress;
 pub mod error;
+pub mod events;
 pub mod guests;
 pub mod identity;
 pub mod ingest;

@@ -14,6 +14,7 @@ pub(crate) use problems::is_cut_off;
 pub use problems::{Place, Problem, problems};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
 
+use crate::events::webhook::WebhookStatus;
 use crate::limit::{Hits, Limit};
 use crate::spool::Figures;
 
@@ -46,6 +47,9 @@ pub struct Status {
     /// On a relay: what it keeps for studios that are away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<SpoolStatus>,
+    /// Those who are told what happens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookStatus>,
 }
 
 /// What a relay keeps for studios that are away, all feeds together.
@@ -116,13 +120,24 @@ impl LimitStatus {
     }
 }
 
+/// The words of what is wrong with a feed.
+const FOUGHT: &str = "two encoders are fighting over ";
+const STALLED: [&str; 2] = ["the encoder of ", " is connected and sends nothing"];
+
 /// What someone should look at in a feed.
 pub fn feed_alarm(name: &dyn fmt::Display, snapshot: &hub::Snapshot) -> Option<String> {
     if snapshot.is_fought {
-        return Some(format!("two encoders are fighting over {name}"));
+        return Some(format!("{FOUGHT}{name}"));
     }
     let is_stalled = snapshot.state == hub::State::Stalled;
-    is_stalled.then(|| format!("the encoder of {name} is connected and sends nothing"))
+    let [before, after] = STALLED;
+    is_stalled.then(|| format!("{before}{name}{after}"))
+}
+
+/// Whether an alarm is one of [`feed_alarm`], and not of the whole node.
+pub(crate) fn is_feed_alarm(alarm: &str) -> bool {
+    let [before, after] = STALLED;
+    alarm.starts_with(FOUGHT) || alarm.starts_with(before) && alarm.ends_with(after)
 }
 
 impl Status {
@@ -205,6 +220,9 @@ pub struct FeedStatus {
     pub video: Option<Video>,
     /// Its audio.
     pub audio: Option<Audio>,
+    /// Its frames and packets a second, all together; for what is said of tags.
+    #[serde(skip)]
+    pub tags_per_second: f64,
     /// Where time is spent.
     pub latency: Latency,
     /// Players connected.
@@ -299,6 +317,7 @@ impl FeedStatus {
             bytes: snapshot.tracks.iter().map(|(_, track)| track.bytes).sum(),
             video,
             audio,
+            tags_per_second: snapshot.tracks.iter().map(|(_, track)| track.tags_per_second).sum(),
             latency: Latency {
                 encoder_growth_ms: snapshot.encoder_growth_ms.map(|growth| growth as f64),
                 ..Latency::default()
@@ -435,6 +454,9 @@ pub struct LinkStatus {
     pub bytes_out: u64,
     /// How often it was set up anew.
     pub reconnects: u64,
+    /// On a studio: how often it went on from another port or address of this machine.
+    #[serde(default)]
+    pub rebinds: u64,
     /// Why it was lost or refused last.
     pub last_error: Option<String>,
 }

@@ -6,7 +6,9 @@
 //! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
+//! - [`hook`]: a receiver of webhooks
 //! - [`OwnClient`]: our own client, for what no real one does
+//! - [`schema`]: whether an answer is what an OpenAPI document says
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
 //! - [`UdpProxy`]: a network for UDP with a delay, outages and changes of address
@@ -24,6 +26,7 @@ mod connection;
 pub mod film;
 pub mod fixture;
 pub mod frames;
+pub mod hook;
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod netns;
@@ -31,6 +34,7 @@ mod node;
 mod own;
 pub mod process;
 mod proxy;
+pub mod schema;
 pub mod script;
 pub mod stamped;
 pub mod tls;

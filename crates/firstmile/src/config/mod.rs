@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::events::webhook::{MAX_WEBHOOKS, Webhook};
 use crate::join::{JoinLinkError, parse_host};
 use crate::platform;
 use crate::secret::{Token, TokenError};
@@ -176,6 +177,11 @@ fn check_http(http: SocketAddr, token: Option<&Token>) -> Result<(), ConfigError
         return Err(ConfigError::PublicHttp { http });
     }
     Ok(())
+}
+
+/// Each webhook has a task and a queue.
+fn check_webhooks(webhooks: &[Webhook]) -> Result<(), ConfigError> {
+    at_most("webhooks", webhooks.len(), MAX_WEBHOOKS)
 }
 
 /// The token from the environment, or else from the file. It has no place in the arguments,
@@ -355,20 +361,25 @@ mod tests {
     pub(super) fn uncommented(example: &str) -> String {
         let on = |line: &str| match line.strip_prefix('#') {
             Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key.to_owned(),
+            Some(table) if table.starts_with("[[") => table.to_owned(),
             _ => line.to_owned(),
         };
         example.lines().map(on).collect::<Vec<_>>().join("\n")
     }
 
-    /// Checks that an example has every key that a table of `T` knows.
+    /// Checks that an example has every key that a table of `T`, or the first of a list, knows.
     pub(super) fn assert_has_all<T: DeserializeOwned>(example: &str, table: &str) {
-        let probe = if table.is_empty() { "x = 1".into() } else { format!("[{table}]\nx = 1") };
+        let whole = toml::Value::Table(toml::from_str(example).unwrap());
+        let names = table.split('.').filter(|name| !name.is_empty());
+        let section = names.fold(&whole, |section, name| &section[name]);
+        let probe = match section {
+            _ if table.is_empty() => "x = 1".into(),
+            toml::Value::Array(_) => format!("[[{table}]]\nx = 1"),
+            _ => format!("[{table}]\nx = 1"),
+        };
         let error = toml::from_str::<T>(&probe).err().unwrap();
         let (_, known) = unknown_field(error.message()).unwrap();
-        let mut section: &toml::Table = &toml::from_str(example).unwrap();
-        for name in table.split('.').filter(|name| !name.is_empty()) {
-            section = section[name].as_table().unwrap();
-        }
+        let section = section.get(0).unwrap_or(section).as_table().unwrap();
         for key in known {
             assert!(section.contains_key(key), "the example lacks {table} {key}");
         }

@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::value::{Listen, Span};
 use super::{
-    Backhaul, ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, http_token, public_host,
-    read_file, within,
+    Backhaul, ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, check_webhooks,
+    http_token, public_host, read_file, within,
 };
 use crate::cli::RelayArgs;
+use crate::events::webhook::Webhook;
 use crate::platform::{self, Role};
 use crate::secret::Token;
 
@@ -62,6 +63,8 @@ pub struct Config {
     pub spool: Spool,
     /// The way between studio and relay.
     pub backhaul: Backhaul,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
 }
 
 #[derive(Default, Deserialize)]
@@ -82,6 +85,7 @@ struct File {
     ring: Ring,
     spool: Spool,
     backhaul: Backhaul,
+    webhooks: Vec<Webhook>,
 }
 
 impl Config {
@@ -109,12 +113,14 @@ impl Config {
             ring: file.ring,
             spool: file.spool,
             backhaul: file.backhaul,
+            webhooks: file.webhooks,
         };
         check_http(config.http, config.http_token.as_ref())?;
         within("start_grace", config.start_grace, Duration::ZERO, MAX_START_GRACE)?;
         config.limits.check()?;
         config.ring.check()?;
         config.spool.check()?;
+        check_webhooks(&config.webhooks)?;
         Ok(config)
     }
 }
@@ -176,7 +182,7 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         load(&[], &all).unwrap();
-        for table in ["", "limits", "limits.rtmp", "ring", "spool", "backhaul", "tls"] {
+        for table in ["", "limits", "limits.rtmp", "ring", "spool", "backhaul", "tls", "webhooks"] {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }

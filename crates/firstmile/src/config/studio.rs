@@ -10,10 +10,11 @@ use serde::Deserialize;
 use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
-    ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, duration, http_token,
-    read_file, size, within,
+    ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, check_webhooks, duration,
+    http_token, read_file, size, within,
 };
 use crate::cli::StudioArgs;
+use crate::events::webhook::Webhook;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
 use crate::secret::Token;
@@ -50,6 +51,8 @@ pub struct Config {
     pub limits: Limits,
     /// Each feed's memory.
     pub ring: Ring,
+    /// Who is told what happens.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// What is recorded, and where.
@@ -145,6 +148,7 @@ struct File {
     tls: Tls,
     limits: Limits,
     ring: Ring,
+    webhooks: Vec<Webhook>,
 }
 
 impl Config {
@@ -181,6 +185,7 @@ impl Config {
             limits: file.limits,
             ring: file.ring,
             backhaul: file.backhaul,
+            webhooks: file.webhooks,
         };
         check_http(config.http, config.http_token.as_ref())?;
         let second = Duration::from_secs(1);
@@ -188,6 +193,7 @@ impl Config {
         config.backhaul.check()?;
         config.limits.check()?;
         config.ring.check()?;
+        check_webhooks(&config.webhooks)?;
         Ok(config)
     }
 }
@@ -255,7 +261,9 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE, "").unwrap(), load(&[], "", "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         toml::from_str::<File>(&all).unwrap();
-        for table in ["", "play", "backhaul", "record", "limits", "limits.rtmp", "ring", "tls"] {
+        for table in
+            ["", "play", "backhaul", "record", "limits", "limits.rtmp", "ring", "tls", "webhooks"]
+        {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }

@@ -54,6 +54,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         ring: Ring::default(),
         spool: Spool::none(),
         backhaul: Backhaul::default(),
+        webhooks: Vec::new(),
     })
     .await?;
     let studio = Studio::bind(studio::Config {
@@ -70,6 +71,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),
+        webhooks: Vec::new(),
     })
     .await?;
     let (relay_node, studio_node) = (relay.node().clone(), studio.node().clone());

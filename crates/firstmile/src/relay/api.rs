@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Node;
 use super::directory::FeedId;
+use crate::events::Events;
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
     feed_alarm,
@@ -11,11 +12,16 @@ use crate::status::{
 use crate::web::{self, ApiError};
 
 impl web::Node for Node {
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
     fn status(&self) -> Status {
         let now = Instant::now();
         let feeds: Vec<_> = self.directory.borrow().feeds().collect();
         let mut alarms: Vec<_> = self.certificate.alarm().into_iter().collect();
         alarms.extend(self.spool.alarm());
+        alarms.extend(self.events.alarms());
         let snapshots: Vec<_> =
             feeds.into_iter().map(|id| (self.hub.snapshot(&id, now), id)).collect();
         let memory = self.hub.memory();
@@ -55,6 +61,7 @@ impl web::Node for Node {
             links,
             limits: LimitStatus::new(&self.hits, (guests, sessions), memory),
             spool: Some(SpoolStatus::new(self.spool.figures(), memory)),
+            webhooks: self.events.webhooks(),
         }
         .diagnosed()
     }

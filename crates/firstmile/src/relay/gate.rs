@@ -7,7 +7,7 @@ use rtmp::session::{Rejection, Request};
 
 use super::Node;
 use super::directory::{Directory, FeedId};
-use crate::door::{Encoder, Gate, Player};
+use crate::door::{Encoder, Gate, Player, client_name};
 use crate::node;
 use crate::secret::{KeyHash, StreamKey};
 
@@ -43,6 +43,7 @@ impl Gate for Node {
         };
         let id = id.ok_or(Rejection::Denied)?;
         let publisher = node::publish(&self.hub.feed(id.clone()), &id, peer)?;
+        self.events.encoder(publisher.publication(), &client_name(request));
         if request.user.is_some() {
             self.by_password.note(id.clone(), publisher.publication());
         }

@@ -21,6 +21,7 @@ use tracing::warn;
 use crate::config::relay::Config;
 use crate::door::{Door, Secure};
 use crate::error::Hint;
+use crate::events::Events;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinLink;
 use crate::limit::Hits;
@@ -81,6 +82,7 @@ pub struct Node {
     hub: Hub<FeedId>,
     spool: Spool,
     hits: Arc<Hits>,
+    events: Events,
     directory: watch::Sender<Directory>,
     by_password: OnAir<FeedId>,
     store: Mutex<Stored>,
@@ -155,6 +157,7 @@ impl Relay {
             hub,
             spool,
             hits: Arc::default(),
+            events: Events::new(&config.webhooks),
             directory: watch::Sender::new(directory),
             by_password: OnAir::default(),
             store: Mutex::new(store),
@@ -219,7 +222,12 @@ impl Relay {
         };
         let renewals = certificate.clone().follow(shutdown.clone());
         let remembering = node.remember(verifiers, &left);
+        let telling = tokio::spawn({
+            let (node, shutdown) = (node.clone(), shutdown.clone());
+            async move { node.events.run(|| web::Node::status(&*node), &shutdown).await }
+        });
         let (web, (), (), (), ()) = tokio::join!(web, doors, links, renewals, remembering);
+        let _ = telling.await;
         web
     }
 }

@@ -439,6 +439,7 @@ impl Studio {
             bytes_in: stats.map_or(0, |stats| stats.received_bytes),
             bytes_out: stats.map_or(0, |stats| stats.sent_bytes),
             reconnects: self.connects - 1,
+            rebinds: 0,
             last_error: self.last_error.clone(),
         }
     }

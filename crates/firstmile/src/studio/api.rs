@@ -6,6 +6,7 @@ use hub::Cut;
 use tracing::info;
 
 use super::Node;
+use crate::events::{About, Events, Kind, Severity};
 use crate::secret::FeedName;
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
@@ -15,6 +16,10 @@ use crate::store::StoredFeed;
 use crate::web::{self, ApiError};
 
 impl web::Node for Node {
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
     fn status(&self) -> Status {
         let now = Instant::now();
         let stored = self.lock().feeds.list().to_vec();
@@ -25,6 +30,7 @@ impl web::Node for Node {
         }
         let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         alarms.extend(self.certificate.alarm());
+        alarms.extend(self.events.alarms());
         alarms.extend(self.lost_identity.then(|| super::LOST_IDENTITY.to_owned()));
         if stored.iter().any(|feed| self.is_recorded(feed)) {
             alarms.extend(self.recorder.alarm());
@@ -55,6 +61,7 @@ impl web::Node for Node {
             links,
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
             spool: None,
+            webhooks: self.events.webhooks(),
         }
         .diagnosed()
     }
@@ -71,6 +78,7 @@ impl web::Node for Node {
         self.switch_recordings(&store);
         drop(store);
         info!(feed = %name, "added");
+        self.tell(Kind::FeedAdded, &name, "was added");
         Ok(self.info(&feed))
     }
 
@@ -83,6 +91,7 @@ impl web::Node for Node {
         // What came with the old key ends, here and at every relay.
         self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
         info!(feed = %name, "its key was rotated");
+        self.tell(Kind::KeyRotated, &name, "has a new key: the old one opens nothing any more");
         Ok(self.info(&feed))
     }
 
@@ -98,6 +107,9 @@ impl web::Node for Node {
             self.by_password.cut(&feed, &self.hub.feed(feed.clone()), Instant::now());
         }
         info!(feed = %name, on, "user and password were switched");
+        let what =
+            if on { "has a user and a password" } else { "has no user and password any more" };
+        self.tell(Kind::AuthSwitched, &name, what);
         Ok(self.info(&feed))
     }
 
@@ -131,6 +143,7 @@ impl web::Node for Node {
         self.hub.remove(&name.to_string());
         self.by_password.forget(&name.to_string());
         info!(feed = %name, "removed");
+        self.tell(Kind::FeedRemoved, &name, "was removed");
         Ok(())
     }
 
@@ -140,6 +153,12 @@ impl web::Node for Node {
 }
 
 impl Node {
+    /// Takes note of what somebody did to a feed.
+    fn tell(&self, kind: Kind, feed: &FeedName, what: &str) {
+        let about = About::feed(feed.as_str());
+        self.events.say(kind, Severity::Info, about, format!("{feed} {what}"));
+    }
+
     fn feed_status(&self, feed: &StoredFeed, now: Instant) -> FeedStatus {
         let name = feed.name.as_str();
         let snapshot = self.hub.snapshot(&name.to_owned(), now);

@@ -23,6 +23,7 @@ impl Gate for Node {
         };
         let feed = look().ok_or(Rejection::Denied)?;
         let publisher = node::publish(&self.hub.feed(feed.clone()), &feed, peer)?;
+        self.events.encoder(publisher.publication(), &client_name(request));
         if request.user.is_some() {
             self.by_password.note(feed.clone(), publisher.publication());
         }

@@ -25,6 +25,7 @@ use crate::config::studio::Config;
 use crate::door::{Door, Secure};
 use crate::egress::players::Players;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
@@ -83,6 +84,7 @@ pub struct Node {
     recorder: Recorder,
     players: Arc<Players>,
     hits: Arc<Hits>,
+    events: Events,
     store: Mutex<Stored>,
     by_password: OnAir<String>,
     list: watch::Sender<Arc<FeedList>>,
@@ -143,6 +145,7 @@ impl Studio {
             recorder,
             players: Arc::default(),
             hits: Arc::default(),
+            events: Events::new(&config.webhooks),
             by_password: OnAir::default(),
             list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
             uplinks: uplinks.collect(),
@@ -220,7 +223,12 @@ impl Studio {
         let rtmps = serve_rtmps(door.clone(), rtmps, secure, shutdown.clone());
         let rtmp = door.serve(rtmp, shutdown.clone());
         let renewals = certificate.follow(shutdown.clone());
+        let telling = tokio::spawn({
+            let (node, shutdown) = (node.clone(), shutdown.clone());
+            async move { node.events.run(|| web::Node::status(&*node), &shutdown).await }
+        });
         let (web, (), (), (), ()) = tokio::join!(web, rtmp, rtmps, renewals, sweeping);
+        let _ = telling.await;
         while uplinks.join_next().await.is_some() {}
         // Nothing comes any more; what there is, is written.
         silence.cancel();

@@ -56,6 +56,7 @@ pub struct Uplink {
 struct State {
     link: Option<Link>,
     connects: u64,
+    rebinds: u64,
     last_error: Option<String>,
     is_refused: bool,
     /// Whether the link is silent, and others are tried beside it.
@@ -182,6 +183,7 @@ impl Uplink {
             bytes_in: stats.map_or(0, |stats| stats.received_bytes),
             bytes_out: stats.map_or(0, |stats| stats.sent_bytes),
             reconnects: state.connects.saturating_sub(1),
+            rebinds: state.rebinds,
             last_error: state.last_error.clone(),
         }
     }
@@ -312,8 +314,12 @@ impl Uplink {
                 link.rebind()
             }
         };
-        if let Err(error) = helped {
-            debug!(relay, reason = %error, "cannot go on from another port");
+        match (helped, need) {
+            (Ok(()), Need::Packet) => {}
+            (Ok(()), Need::Socket | Need::Moved(_)) => self.lock().rebinds += 1,
+            (Err(error), _) => {
+                debug!(relay, reason = %error, "cannot go on from another port");
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, metrics, pages};
+use super::{Context, MAX_BODY, Node, events, metrics, openapi, pages};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -28,22 +28,43 @@ const INVITE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 /// Longest life of an invite; who needs more makes another.
 const INVITE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-type Shared = State<Arc<Context>>;
+pub(super) type Shared = State<Arc<Context>>;
+
+/// Makes one list of all routes that the server and the test of `openapi.json` both use.
+macro_rules! routes {
+    ($($method:ident $path:literal $handler:expr;)*) => {
+        /// Method and path of every route below.
+        #[cfg(test)]
+        pub(super) const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn routes() -> Router<Arc<Context>> {
+            Router::new()$(.route($path, $method($handler)))*
+        }
+    };
+}
+
+// A new call of the API is a line here, and its description in `openapi.json`: `web/openapi.rs` has a
+// test that compares the two, `tests/e2e_events.rs` one that compares answers with their schemas.
+routes! {
+    get "/healthz" async || "ok\n";
+    get "/metrics" show_metrics;
+    get "/api/v1/openapi.json" openapi::show;
+    get "/api/v1/status" status;
+    get "/api/v1/events" events::show;
+    get "/api/v1/feeds" feeds;
+    post "/api/v1/feeds" add_feed;
+    delete "/api/v1/feeds/{name}" remove_feed;
+    post "/api/v1/feeds/{name}/rotate" rotate_feed;
+    get "/api/v1/feeds/{name}/qr" show_qr;
+    put "/api/v1/feeds/{name}/auth" set_auth;
+    put "/api/v1/feeds/{name}/recording" set_recording;
+    get "/api/v1/recordings" recordings;
+    post "/api/v1/invites" create_invite;
+}
 
 pub(super) fn router(context: Arc<Context>) -> Router {
-    Router::new()
+    routes()
         .merge(pages::routes())
-        .route("/healthz", get(async || "ok\n"))
-        .route("/metrics", get(show_metrics))
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/feeds", get(feeds).post(add_feed))
-        .route("/api/v1/feeds/{name}", delete(remove_feed))
-        .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
-        .route("/api/v1/feeds/{name}/qr", get(show_qr))
-        .route("/api/v1/feeds/{name}/auth", put(set_auth))
-        .route("/api/v1/feeds/{name}/recording", put(set_recording))
-        .route("/api/v1/recordings", get(recordings))
-        .route("/api/v1/invites", post(create_invite))
         .fallback(async || {
             ApiError::not_found(
                 "there is nothing here",
@@ -63,19 +84,21 @@ pub(super) fn router(context: Arc<Context>) -> Router {
 }
 
 async fn status(State(context): Shared, headers: HeaderMap) -> Result<Json<Status>, ApiError> {
-    if has_token(&context.token, &headers) {
-        return Ok(Json(context.node.status()));
+    may_look(&context, &headers)?;
+    let status = context.node.status();
+    Ok(Json(if has_token(&context.token, &headers) { status } else { status.masked() }))
+}
+
+/// What shows no key needs the token only where other machines reach the listener.
+pub(super) fn may_look(context: &Context, headers: &HeaderMap) -> Result<(), ApiError> {
+    match !context.private || has_token(&context.token, headers) {
+        true => Ok(()),
+        false => Err(ApiError::unauthorized()),
     }
-    if context.private {
-        return Err(ApiError::unauthorized());
-    }
-    Ok(Json(context.node.status().masked()))
 }
 
 async fn show_metrics(State(context): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
-    if context.private && !has_token(&context.token, &headers) {
-        return Err(ApiError::unauthorized());
-    }
+    may_look(&context, &headers)?;
     let text = metrics::text(&context.node.status().masked());
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
@@ -312,6 +335,11 @@ impl ApiError {
     pub(super) fn too_slow() -> Self {
         let hint = "send it again, all at once";
         Self::new(StatusCode::REQUEST_TIMEOUT, "the request took too long", hint)
+    }
+
+    /// There are too many who do this at a time (503).
+    pub(super) fn busy(error: &str, hint: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     }
 
     pub(super) fn unauthorized() -> Self {

@@ -2,8 +2,11 @@
 
 mod api;
 mod auth;
+mod events;
 mod metrics;
+mod openapi;
 mod pages;
+mod patience;
 mod qr;
 
 use std::future::Future;
@@ -23,8 +26,10 @@ use tokio::task::JoinSet;
 pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording};
 pub use auth::AllowedHosts;
 
+use crate::events::Events;
 use crate::secret::Token;
 use crate::status::{FeedInfo, RecordingInfo, Status};
+use patience::Patience;
 
 /// Most connections at one time: browsers open six each, and each costs a task.
 const MAX_CONNECTIONS: usize = 128;
@@ -44,6 +49,9 @@ const PUBLIC_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection to a public door may last: its seat is one that an encoder could have.
 const PUBLIC_LIFE: Duration = Duration::from_secs(60);
 
+/// How long a client may take nothing of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How long open requests may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -51,6 +59,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub trait Node: Send + Sync + 'static {
     /// A snapshot with keys in clear.
     fn status(&self) -> Status;
+    /// What happened.
+    fn events(&self) -> &Events;
     /// All feeds with keys in clear.
     fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError>;
     /// Makes a feed, effective at once.
@@ -204,7 +214,8 @@ where
 {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
-    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let stream = TokioIo::new(Patience::new(stream, WRITE_TIMEOUT));
+    let served = server.serve_connection(stream, TowerToHyperService::new(app));
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return ended,

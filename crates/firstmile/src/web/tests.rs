@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::events::{About, Kind, Severity};
 use crate::secret::{FeedName, StreamKey};
 use crate::status::{Auth, FeedState, FeedStatus, KeyText, Publish};
 use crate::store::{DataDir, Feeds, StoredFeed};
@@ -21,6 +22,7 @@ use crate::store::{DataDir, Feeds, StoredFeed};
 /// A studio that has feeds and nothing else.
 struct FakeNode {
     feeds: Mutex<Feeds>,
+    events: Events,
     _dir: tempfile::TempDir,
 }
 
@@ -36,6 +38,10 @@ fn info(feed: &StoredFeed) -> FeedInfo {
 }
 
 impl Node for FakeNode {
+    fn events(&self) -> &Events {
+        &self.events
+    }
+
     fn status(&self) -> Status {
         let feeds = self.feeds.lock().unwrap();
         let feed = |feed: &StoredFeed| FeedStatus {
@@ -94,6 +100,7 @@ struct Served {
     token: Token,
     secret: String,
     data: DataDir,
+    events: Events,
     _stop: oneshot::Sender<()>,
 }
 
@@ -114,7 +121,8 @@ async fn served_at(bind: &str) -> Served {
     let data = DataDir::open(dir.path()).unwrap();
     let feeds = Feeds::load(&data).unwrap();
     let secret = feeds.list()[0].secret.expose().to_owned();
-    let node = Arc::new(FakeNode { feeds: Mutex::new(feeds), _dir: dir });
+    let events = Events::new(&[]);
+    let node = Arc::new(FakeNode { feeds: Mutex::new(feeds), events: events.clone(), _dir: dir });
     let listener = TcpListener::bind(bind).await.unwrap();
     let address = listener.local_addr().unwrap();
     let token = Token::random();
@@ -124,7 +132,7 @@ async fn served_at(bind: &str) -> Served {
         let _ = stopped.await;
     });
     tokio::spawn(serving);
-    Served { address, token, secret, data, _stop: stop }
+    Served { address, token, secret, data, events, _stop: stop }
 }
 
 async fn served() -> Served {
@@ -391,7 +399,7 @@ async fn feeds_are_added_rotated_and_removed() {
 #[tokio::test]
 async fn others_see_nothing_where_others_can_reach_it() {
     let node = served_at("0.0.0.0:0").await;
-    for path in ["/api/v1/status", "/metrics"] {
+    for path in ["/api/v1/status", "/api/v1/events", "/metrics"] {
         assert_eq!(node.ask("GET", path, &[], "").await.status, 401, "{path}");
         assert_eq!(node.call("GET", path, "").await.status, 200, "{path}");
     }
@@ -433,7 +441,8 @@ async fn stops_when_told() {
     let node = {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        Arc::new(FakeNode { feeds: Mutex::new(Feeds::load(&data).unwrap()), _dir: dir })
+        let feeds = Mutex::new(Feeds::load(&data).unwrap());
+        Arc::new(FakeNode { feeds, events: Events::new(&[]), _dir: dir })
     };
     let hosts = AllowedHosts::new(address, None);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -446,4 +455,170 @@ async fn stops_when_told() {
     let ended = tokio::time::timeout(Duration::from_secs(10), serving).await;
     ended.expect("it stops").unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn events_are_listed_and_exported() {
+    let node = served().await;
+    for (kind, feed) in [(Kind::Live, "camera"), (Kind::Lost, "roof"), (Kind::Live, "roof")] {
+        let severity = if kind == Kind::Lost { Severity::Error } else { Severity::Info };
+        node.events.say(kind, severity, About::feed(feed), format!("{feed} is {kind}"));
+    }
+    let texts = async |query: &str| {
+        let answer = node.ask("GET", &format!("/api/v1/events{query}"), &[], "").await;
+        assert_eq!(answer.status, 200, "{query}: {}", answer.text);
+        let list = answer.json()["events"].as_array().unwrap().clone();
+        list.iter().map(|event| event["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("").await, ["camera is live", "roof is lost", "roof is live"]);
+    assert_eq!(texts("?limit=1").await, ["roof is live"]);
+    assert_eq!(texts("?feed=roof&kind=live,weak").await, ["roof is live"]);
+    assert_eq!(texts("?severity=warning").await, ["roof is lost"]);
+    assert_eq!(texts("?since=2999-01-01").await, [""; 0]);
+    let all = node.ask("GET", "/api/v1/events", &[], "").await.json();
+    let newest = all["newest"].as_u64().unwrap();
+    assert_eq!(all["events"][2]["id"], newest);
+    assert_eq!(texts(&format!("?since={}", newest - 1)).await, ["roof is live"]);
+
+    let answer = node.ask("GET", "/api/v1/events?format=text&feed=camera", &[], "").await;
+    assert!(answer.text.ends_with("Z info    live camera: camera is live\n"), "{}", answer.text);
+    let disposition = answer.head.headers()["content-disposition"].to_str().unwrap();
+    assert_eq!(disposition, "attachment; filename=\"firstmile-events.txt\"");
+    let answer = node.ask("GET", "/api/v1/events?format=ndjson", &[], "").await;
+    let lines: Vec<Value> =
+        answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, *all["events"].as_array().unwrap());
+    for bad in ["?kind=alive", "?since=yesterday", "?severity=fatal", "?limit=x", "?colour=red"] {
+        let answer = node.ask("GET", &format!("/api/v1/events{bad}"), &[], "").await;
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.json()["hint"].is_string());
+    }
+}
+
+/// An open stream of events.
+struct Following {
+    body: hyper::body::Incoming,
+    text: String,
+}
+
+impl Following {
+    async fn open(node: &Served, path: &str, headers: &[(&str, &str)]) -> Result<Self, StatusCode> {
+        let port = node.address.port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header("accept", "text/event-stream");
+        request = request.header("host", format!("127.0.0.1:{port}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        if head.status != 200 {
+            return Err(head.status);
+        }
+        assert_eq!(head.headers["content-type"], "text/event-stream");
+        Ok(Self { body, text: String::new() })
+    }
+
+    /// The next event; nothing when the stream ends.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+                let data = data.map(|data| serde_json::from_str(data).unwrap());
+                self.text = rest.to_owned();
+                match data {
+                    Some(data) => return Some(data),
+                    None => continue,
+                }
+            }
+            let frame = self.body.frame().await?.ok()?;
+            self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_are_followed_and_taken_up_again() {
+    let node = served().await;
+    let say = |feed: &str| {
+        node.events.say(Kind::Live, Severity::Info, About::feed(feed), "on air");
+        *node.events.newest().borrow()
+    };
+    say("before");
+    let mut all = Following::open(&node, "/api/v1/events", &[]).await.unwrap();
+    let mut roof = Following::open(&node, "/api/v1/events?feed=roof", &[]).await.unwrap();
+    let (first, second) = (say("camera"), say("roof"));
+    let event = all.next().await.unwrap();
+    assert_eq!((&event["id"], &event["feed"]), (&json!(first), &json!("camera")), "not the past");
+    assert_eq!(all.next().await.unwrap()["id"], second);
+    assert_eq!(roof.next().await.unwrap()["id"], second);
+    drop(all);
+    let third = say("roof");
+    let last = first.to_string();
+    let mut again =
+        Following::open(&node, "/api/v1/events", &[("last-event-id", &last)]).await.unwrap();
+    assert_eq!(again.next().await.unwrap()["id"], second);
+    assert_eq!(again.next().await.unwrap()["id"], third);
+    // With what was before, by number; and from a program whose numbers are greater than ours.
+    let mut past = Following::open(&node, "/api/v1/events?since=0", &[]).await.unwrap();
+    assert_eq!(past.next().await.unwrap()["feed"], "before");
+    let later = [("last-event-id", "9007199254740991")];
+    let mut past = Following::open(&node, "/api/v1/events", &later).await.unwrap();
+    assert_eq!(past.next().await.unwrap()["feed"], "before");
+}
+
+#[tokio::test]
+async fn so_many_follow_the_events_and_no_more() {
+    let node = served().await;
+    let mut open = Vec::new();
+    let refused = loop {
+        match Following::open(&node, "/api/v1/events", &[]).await {
+            Ok(following) => open.push(following),
+            Err(status) => break status,
+        }
+        assert!(open.len() < 100);
+    };
+    assert_eq!((refused, open.len()), (StatusCode::SERVICE_UNAVAILABLE, 32));
+    // The list is there all the same, and a place that is left is free again.
+    assert_eq!(node.ask("GET", "/api/v1/events", &[], "").await.status, 200);
+    open.pop();
+    let patience = tokio::time::timeout(Duration::from_secs(10), async {
+        while Following::open(&node, "/api/v1/events", &[]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    patience.await.expect("a place is free");
+}
+
+#[tokio::test]
+async fn one_who_falls_too_far_behind_is_let_go() {
+    let node = served().await;
+    let mut slow = Following::open(&node, "/api/v1/events", &[]).await.unwrap();
+    // More than sockets and buffers take, of which the log keeps the last.
+    let text = "x".repeat(400);
+    for _ in 0..40_000 {
+        node.events.say(Kind::Skipped, Severity::Info, About::default(), text.clone());
+        tokio::task::yield_now().await;
+    }
+    let (mut count, mut last) = (0, 0);
+    let read = tokio::time::timeout(Duration::from_secs(30), async {
+        while let Some(event) = slow.next().await {
+            let id = event["id"].as_u64().unwrap();
+            assert!(last == 0 || id == last + 1, "nothing is left out in between");
+            (count, last) = (count + 1, id);
+        }
+    });
+    read.await.expect("the stream ends");
+    assert!(count < 40_000);
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let node = served().await;
+    let answer = node.ask("GET", "/api/v1/openapi.json", &[], "").await;
+    assert_eq!(answer.head.headers()["content-type"], "application/json");
+    assert!(answer.json()["paths"]["/api/v1/status"].is_object());
 }

@@ -19,8 +19,8 @@ export function hasToken() {
   return sessionStorage.getItem(STORED) !== null;
 }
 
-async function ask(method, path, body) {
-  const headers = {};
+async function ask(method, path, body, more = {}) {
+  const headers = { ...more.headers };
   const token = sessionStorage.getItem(STORED);
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -29,7 +29,7 @@ async function ask(method, path, body) {
     headers,
     body: body === undefined ? undefined : JSON.stringify(body),
     cache: "no-store",
-    signal: AbortSignal.timeout(10_000),
+    signal: more.signal ?? AbortSignal.timeout(10_000),
   });
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({ error: `it answers ${answer.status}`, hint: "" }));
@@ -47,6 +47,19 @@ export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
+
+const EVENTS = "/api/v1/events";
+
+export const events = async () => (await ask("GET", `${EVENTS}?limit=500`)).json();
+/** An open stream of what happens after this number. */
+export const follow = (since, signal) =>
+  ask("GET", EVENTS, undefined, { headers: { Accept: "text/event-stream", "Last-Event-ID": String(since) }, signal });
+
+export async function eventsFile(format, feed, severity) {
+  const query = new URLSearchParams({ format, severity, limit: 2000 });
+  if (feed) query.set("feed", feed);
+  return (await ask("GET", `${EVENTS}?${query}`)).blob();
+}
 
 /** A QR code as the address of a picture. */
 export async function qr(name, place, form, tls) {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { h, patch } from "./dom.js";
+import { eventLog, isFollowing, startEvents, stopEvents } from "./events.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
 import { linkList } from "./links.js";
@@ -119,6 +120,7 @@ function page() {
     h("div", { key: "below", class: "below" },
       ui.canChange && addForm(),
       linkList(status)),
+    eventLog(draw, act.run),
   ].filter(Boolean);
 }
 
@@ -194,6 +196,7 @@ async function poll() {
     status = next;
     histories = remember(histories, status, performance.now());
     lost = null;
+    if (!isFollowing() && !document.hidden) startEvents(draw);
   } catch (error) {
     lost = error;
   }
@@ -211,7 +214,8 @@ async function loop() {
 document.addEventListener("visibilitychange", () => {
   clearTimeout(timer);
   timer = null;
-  if (!document.hidden) loop();
+  if (document.hidden) stopEvents();
+  else loop();
 });
 
 /** The same page may be open already when its address is opened with a token. */
