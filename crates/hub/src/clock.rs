@@ -29,6 +29,8 @@ struct Epoch {
     offset: i64,
     /// The last timestamp seen, on any track.
     last: i64,
+    /// Whether the next tag begins another.
+    is_over: bool,
 }
 
 impl Clock {
@@ -58,16 +60,25 @@ impl Clock {
         mapped
     }
 
+    /// Goes on one frame later, whatever the next timestamp is.
+    pub fn splice(&mut self) {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.is_over = true;
+        }
+    }
+
     fn offset(&mut self, publication: PublicationId, timestamp: i64) -> i64 {
         let is_same_line = |epoch: &Epoch| {
-            epoch.publication == publication && (timestamp - epoch.last).abs() <= MAX_STEP
+            epoch.publication == publication
+                && !epoch.is_over
+                && (timestamp - epoch.last).abs() <= MAX_STEP
         };
         let offset = match &self.epoch {
             Some(epoch) if is_same_line(epoch) => epoch.offset,
             Some(_) => self.high + self.interval.unwrap_or(DEFAULT_INTERVAL) - timestamp,
             None => -timestamp,
         };
-        self.epoch = Some(Epoch { publication, offset, last: timestamp });
+        self.epoch = Some(Epoch { publication, offset, last: timestamp, is_over: false });
         offset
     }
 }
@@ -105,6 +116,17 @@ mod tests {
         assert_eq!(clock.map(A, Track::Video, 4_295_007), 80);
         assert_eq!(clock.map(A, Track::Video, 40), 120);
         assert_eq!(clock.map(A, Track::Video, 1_040), 1_120, "a pause of a second is a pause");
+    }
+
+    #[test]
+    fn goes_on_one_frame_later_when_it_is_told_to() {
+        let mut clock = Clock::default();
+        clock.splice();
+        assert_eq!(clock.map(A, Track::Video, 1_000), 0);
+        assert_eq!(clock.map(A, Track::Video, 1_040), 40);
+        clock.splice();
+        assert_eq!(clock.map(A, Track::Video, 500), 80);
+        assert_eq!(clock.map(A, Track::Audio, 510), 90);
     }
 
     #[test]

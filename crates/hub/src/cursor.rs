@@ -58,6 +58,9 @@ pub struct Item {
     pub tag: Tag,
     /// When the tag entered this hub.
     pub arrival: Instant,
+    /// Since when it is this subscriber's: its arrival, or later for one that is
+    /// [behind](crate::Feed::subscribe_behind).
+    pub due: Instant,
     /// The tag's timestamp in milliseconds, squeezed towards the live edge while a
     /// [`Join::Fast`] catches up.
     pub timestamp: i64,
@@ -108,6 +111,8 @@ impl Takes {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     policy: Policy,
+    /// How far behind the live edge it reads.
+    delay: Duration,
     takes: Takes,
     resume: Option<Resume>,
     /// Whether it reads the publication of `resume` alone.
@@ -136,6 +141,7 @@ impl Cursor {
     pub(crate) fn new(policy: Policy, resume: Option<Resume>) -> Self {
         Self {
             policy,
+            delay: Duration::ZERO,
             takes: Takes::All,
             resume,
             is_bound: false,
@@ -151,6 +157,11 @@ impl Cursor {
             catch_up: None,
             skipped: 0,
         }
+    }
+
+    /// A cursor that reads so far behind the live edge.
+    pub(crate) fn behind(policy: Policy, delay: Duration) -> Self {
+        Self { delay, ..Self::new(policy, None) }
     }
 
     /// A cursor that reads some tracks of one publication.
@@ -188,9 +199,60 @@ impl Cursor {
         };
         let next = view.ring.range(self.next).find(|(_, entry)| is_next(entry));
         next.filter(|(_, entry)| !self.is_beyond(entry)).is_some_and(|(serial, entry)| {
-            let age = view.now.saturating_duration_since(entry.arrival);
+            let age = view.now.saturating_duration_since(self.due_at(entry));
             self.is_too_late(age) && self.skip_target(serial, view).is_some()
         })
+    }
+
+    /// Since when an entry is this cursor's.
+    fn due_at(&self, entry: &Entry) -> Instant {
+        match self.delay {
+            Duration::ZERO => entry.arrival,
+            delay => entry.arrival.max(entry.due + delay),
+        }
+    }
+
+    fn is_due(&self, entry: &Entry, view: &View<'_>) -> bool {
+        self.delay.is_zero() || self.due_at(entry) <= view.now
+    }
+
+    /// Serial of the first entry that is not due yet: for this cursor the ring ends there.
+    fn edge(&self, view: &View<'_>) -> u64 {
+        let ring = view.ring;
+        let not_due = ring.range(ring.front()).rev();
+        let first = not_due.take_while(|(_, entry)| !self.is_due(entry, view)).last();
+        first.map_or(ring.end(), |(serial, _)| serial)
+    }
+
+    fn newest_keyframe(&self, view: &View<'_>) -> Option<u64> {
+        let is_due = |serial: &u64| {
+            self.delay.is_zero()
+                || view.ring.entry(*serial).is_some_and(|entry| self.is_due(entry, view))
+        };
+        view.ring.keyframes().find(is_due)
+    }
+
+    /// When the next entry is due, if it is there and not due yet.
+    pub(crate) fn due(&self, view: &View<'_>) -> Option<Instant> {
+        if self.delay.is_zero() {
+            return None;
+        }
+        let entry = view.ring.entry(self.next).filter(|entry| !self.is_due(entry, view))?;
+        Some(self.due_at(entry))
+    }
+
+    /// The publication that is on air where this cursor reads.
+    fn on_air(&self, view: &View<'_>) -> Option<PublicationId> {
+        if self.delay.is_zero() {
+            return view.on_air;
+        }
+        let edge = self.edge(view);
+        if view.on_air.is_none() && edge == view.ring.end() {
+            return None;
+        }
+        let before = edge.checked_sub(1).and_then(|before| view.ring.entry(before));
+        let at = before.or_else(|| view.ring.entry(edge));
+        at.map(|entry| entry.position.publication).or(view.on_air)
     }
 
     /// Whether a bound cursor does not read this entry, nor any that follows.
@@ -246,7 +308,7 @@ impl Cursor {
         self.is_joined = true;
         let ring = view.ring;
         let bound = self.resume.as_ref().filter(|_| self.is_bound).map(|r| r.publication);
-        let Some(publication) = bound.or(view.on_air) else {
+        let Some(publication) = bound.or_else(|| self.on_air(view)) else {
             self.next = ring.end();
             return;
         };
@@ -257,17 +319,18 @@ impl Cursor {
             .take_while(|(_, entry)| entry.position.publication == publication)
             .last()
             .map_or(ring.end(), |(serial, _)| serial);
-        let keyframe = ring.newest_keyframe().filter(|keyframe| *keyframe >= first);
+        let edge = self.edge(view);
+        let keyframe = self.newest_keyframe(view).filter(|keyframe| *keyframe >= first);
         let target = match (self.policy.join, keyframe) {
             (Join::Publication, _) => first,
             (Join::Fast | Join::Smooth, Some(keyframe)) => keyframe,
-            (Join::Fast | Join::Smooth | Join::Keyframe, _) => ring.end(),
+            (Join::Fast | Join::Smooth | Join::Keyframe, _) => edge,
         };
-        self.gate = target == ring.end() && view.has_keyframes;
+        self.gate = target == edge && view.has_keyframes;
         self.publication = Some(publication);
         self.move_to(target, publication, view);
         if self.policy.join == Join::Fast {
-            self.catch_up = Some(Squeeze::new(ring, target));
+            self.catch_up = Some(Squeeze::new(ring, target, edge));
         }
     }
 
@@ -278,7 +341,7 @@ impl Cursor {
             self.skip_overrun(view);
             return Step::Passed;
         }
-        let Some(entry) = ring.entry(self.next) else {
+        let Some(entry) = ring.entry(self.next).filter(|entry| self.is_due(entry, view)) else {
             return Step::End;
         };
         let publication = entry.position.publication;
@@ -295,7 +358,7 @@ impl Cursor {
             self.gate = !self.policy.verbatim;
             self.catch_up = None;
         }
-        let age = view.now.saturating_duration_since(entry.arrival);
+        let age = view.now.saturating_duration_since(self.due_at(entry));
         self.is_late = self.is_too_late(age);
         if self.is_late
             && let Some(target) = self.skip_target(self.next, view)
@@ -313,7 +376,7 @@ impl Cursor {
         let tag = &entry.tag;
         if tag.is_header() {
             self.delivered[tag.track] = Some(serial);
-            return Step::Item(item(entry));
+            return Step::Item(self.item(entry));
         }
         if tag.track == Track::Video && self.gate {
             match tag.role {
@@ -328,13 +391,13 @@ impl Cursor {
         }
         let Some(squeeze) = self.catch_up.as_mut().filter(|squeeze| squeeze.covers(serial)) else {
             self.catch_up = None;
-            return Step::Item(item(entry));
+            return Step::Item(self.item(entry));
         };
         if tag.track != Track::Video {
             return Step::Passed;
         }
         let (timestamp, tag) = squeeze.next(tag);
-        Step::Item(Item { timestamp, tag, ..item(entry) })
+        Step::Item(Item { timestamp, tag, ..self.item(entry) })
     }
 
     fn has_already(&self, entry: &Entry) -> bool {
@@ -347,7 +410,7 @@ impl Cursor {
     /// Where a subscriber that is too late for `next` goes: the newest keyframe ahead of it; without
     /// keyframes, by time.
     fn skip_target(&self, next: u64, view: &View<'_>) -> Option<u64> {
-        if let Some(keyframe) = view.ring.newest_keyframe() {
+        if let Some(keyframe) = self.newest_keyframe(view) {
             return Some(keyframe).filter(|keyframe| *keyframe > next);
         }
         if view.has_keyframes {
@@ -355,19 +418,20 @@ impl Cursor {
         }
         // Half the allowed delay at most, so that the next skip is not due at once.
         let fresh = FRESH.min(self.policy.max_delay / 2);
-        let is_fresh = |entry: &Entry| view.now.saturating_duration_since(entry.arrival) <= fresh;
+        let is_fresh =
+            |entry: &Entry| view.now.saturating_duration_since(self.due_at(entry)) <= fresh;
         let target = view.ring.range(next).rev().take_while(|(_, entry)| is_fresh(entry));
-        let target = target.last().map_or(view.ring.end(), |(serial, _)| serial);
+        let target = target.last().map_or_else(|| self.edge(view), |(serial, _)| serial);
         Some(target).filter(|target| *target > next)
     }
 
     /// The ring has passed the cursor by.
     fn skip_overrun(&mut self, view: &View<'_>) {
-        let target = match view.ring.newest_keyframe() {
+        let target = match self.newest_keyframe(view) {
             Some(keyframe) => keyframe,
             None if view.has_keyframes => {
                 self.gate = true;
-                view.ring.end()
+                self.edge(view)
             }
             None => self.skip_target(self.next, view).unwrap_or(view.ring.front()),
         };
@@ -410,12 +474,22 @@ impl Cursor {
                 if Some(header.serial) > self.delivered[track] {
                     self.delivered[track] = Some(header.serial);
                     if !self.has_already(&header.entry) {
-                        self.pending.push_back(item(&header.entry));
+                        self.pending.push_back(self.item(&header.entry));
                     }
                 }
             }
         }
         self.next = target;
+    }
+
+    fn item(&self, entry: &Entry) -> Item {
+        Item {
+            position: entry.position,
+            tag: entry.tag.clone(),
+            arrival: entry.arrival,
+            due: self.due_at(entry),
+            timestamp: entry.tag.timestamp,
+        }
     }
 }
 
@@ -423,13 +497,4 @@ enum Step {
     Item(Item),
     Passed,
     End,
-}
-
-fn item(entry: &Entry) -> Item {
-    Item {
-        position: entry.position,
-        tag: entry.tag.clone(),
-        arrival: entry.arrival,
-        timestamp: entry.tag.timestamp,
-    }
 }

@@ -19,6 +19,7 @@ use crate::bell::Bells;
 use crate::budget::Budget;
 use crate::cursor::{Cursor, Policy, Resume, View};
 use crate::damper::Damper;
+use crate::gop::Gop;
 use crate::pace::Pace;
 use crate::ring::Ring;
 use crate::spool::Overflow;
@@ -60,6 +61,17 @@ impl Default for Limits {
     }
 }
 
+/// When a feed's players get its tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// How long after the encoder's steady clock a tag is theirs: what comes late by less than this
+    /// is not late for them. Whole milliseconds.
+    pub delay: Duration,
+    /// How late they may be beside that before they skip, instead of what their policies say.
+    /// Whole milliseconds.
+    pub max_delay: Option<Duration>,
+}
+
 /// Why a publisher lost its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Cut {
@@ -99,6 +111,10 @@ pub(crate) struct Shared {
     bells: Bells,
     subscribers: AtomicUsize,
     skipped: AtomicU64,
+    /// [`Timing::delay`] in milliseconds.
+    delay: AtomicU64,
+    /// [`Timing::max_delay`] in milliseconds; 0 for none.
+    max_delay: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -155,6 +171,7 @@ pub(crate) struct OnAir {
     codecs: TrackSet<Option<Codec>>,
     resolution: Option<Resolution>,
     pace: Pace,
+    gop: Gop,
     cut: watch::Sender<Option<Cut>>,
 }
 
@@ -201,6 +218,8 @@ impl Feed {
             bells: Bells::default(),
             subscribers: AtomicUsize::new(0),
             skipped: AtomicU64::new(0),
+            delay: AtomicU64::new(0),
+            max_delay: AtomicU64::new(0),
         }));
         feed.0.budget.register(Arc::downgrade(&feed.0));
         feed
@@ -246,6 +265,7 @@ impl Feed {
             codecs: TrackSet::default(),
             resolution: None,
             pace: Pace::default(),
+            gop: Gop::default(),
             cut,
         };
         if let Some(incumbent) = inner.on_air.replace(on_air) {
@@ -275,9 +295,33 @@ impl Feed {
         self.subscriber(Cursor::new(policy, None), false)
     }
 
+    /// Subscribes so much behind the live edge, by the encoder's steady clock: see [`Timing`].
+    pub fn subscribe_behind(&self, policy: Policy, delay: Duration) -> Subscriber {
+        self.0.subscribers.fetch_add(1, Ordering::Relaxed);
+        self.subscriber(Cursor::behind(policy, delay), true)
+    }
+
     fn subscriber(&self, cursor: Cursor, is_counted: bool) -> Subscriber {
         let changed = self.0.changed.subscribe();
-        Subscriber { feed: self.clone(), changed, cursor, skipped: 0, is_counted }
+        Subscriber { feed: self.clone(), changed, cursor, due: None, skipped: 0, is_counted }
+    }
+
+    /// When players are to get the tags. Who hands them on looks at it, and is woken.
+    pub fn timing(&self) -> Timing {
+        let load = |time: &AtomicU64| Duration::from_millis(time.load(Ordering::Relaxed));
+        let max_delay = Some(load(&self.0.max_delay)).filter(|delay| !delay.is_zero());
+        Timing { delay: load(&self.0.delay), max_delay }
+    }
+
+    /// Says when players are to get the tags. The ring keeps as much more as that takes, within its
+    /// bounds.
+    pub fn set_timing(&self, timing: Timing) {
+        let store = |time: &AtomicU64, to: Duration| {
+            time.store(u64::try_from(to.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        };
+        store(&self.0.delay, timing.delay);
+        store(&self.0.max_delay, timing.max_delay.unwrap_or_default());
+        self.0.changed.send_replace(());
     }
 
     /// Cuts the publication on air.

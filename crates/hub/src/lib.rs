@@ -20,6 +20,7 @@ pub mod clock;
 mod cursor;
 mod damper;
 mod feed;
+mod gop;
 mod headers;
 mod hub;
 mod lanes;
@@ -31,7 +32,10 @@ mod squeeze;
 pub use bell::Bell;
 pub use budget::Memory;
 pub use cursor::{Item, Join, Next, Policy, Resume};
-pub use feed::{Cut, Feed, Fought, Limits, Publisher, Snapshot, State, Subscriber, TrackStats};
+pub use feed::{
+    Cut, Feed, Fought, Limits, Publisher, Snapshot, State, Subscriber, Timing, TrackStats,
+};
 pub use hub::Hub;
 pub use lanes::{Lane, Lanes, Ringing};
+pub use pace::Stalls;
 pub use spool::{Backing, Kept, Leaving, Overflow, Spooled};

@@ -14,6 +14,8 @@ pub(crate) struct Entry {
     pub(crate) position: Position,
     pub(crate) tag: Tag,
     pub(crate) arrival: Instant,
+    /// When it would have come on a way as prompt as it is at best.
+    pub(crate) due: Instant,
 }
 
 impl Entry {
@@ -29,7 +31,7 @@ const ENTRY_COST: usize = size_of::<Entry>();
 /// A feed's recent tags, across publications, in the order of their arrival.
 ///
 /// Every entry has a *serial*, which goes on for the life of the feed. The live part holds the
-/// newest GOP and what is younger than [`Limits::keep`]; the hard bounds hold for GOPs of any
+/// newest GOP and what is younger than [`Limits::keep`] and the players' delay; the hard bounds hold for GOPs of any
 /// length. What it has given up lies before it, in the spool: cursors do not see that.
 ///
 /// ```text
@@ -105,13 +107,20 @@ impl Ring {
         )
     }
 
-    pub(crate) fn newest_keyframe(&self) -> Option<u64> {
-        self.keyframes.back().copied()
+    /// Serials of the keyframes in the live part, the newest first.
+    pub(crate) fn keyframes(&self) -> impl Iterator<Item = u64> {
+        self.keyframes.iter().rev().copied()
     }
 
-    /// Appends an entry of the publication that `started` then. Returns whether the bounds of
-    /// bytes or tags cost an older one.
-    pub(crate) fn push(&mut self, entry: Entry, started: Instant, limits: &Limits) -> bool {
+    /// Appends an entry of the publication that `started` then. What players read that are `delay`
+    /// behind stays, too. Returns whether the bounds of bytes or tags cost an older one.
+    pub(crate) fn push(
+        &mut self,
+        entry: Entry,
+        started: Instant,
+        limits: &Limits,
+        delay: Duration,
+    ) -> bool {
         let now = entry.arrival;
         let publication = entry.position.publication;
         if self.runs.back().is_none_or(|run| run.publication != publication) {
@@ -123,7 +132,7 @@ impl Ring {
         self.bytes += entry.tag.body.len();
         self.entries.push_back(entry);
         let is_overrun = self.is_overrun(limits) && self.live_tags() > 1;
-        while self.is_front_spare(now, limits) {
+        while self.is_front_spare(now, limits, delay) {
             self.retire();
         }
         is_overrun
@@ -234,15 +243,23 @@ impl Ring {
         (self.end() - self.front) as usize
     }
 
-    fn is_front_spare(&self, now: Instant, limits: &Limits) -> bool {
+    fn is_front_spare(&self, now: Instant, limits: &Limits, delay: Duration) -> bool {
         let Some(first) = self.entry(self.front) else {
             return false;
         };
         let age = now.saturating_duration_since(first.arrival);
         let is_over = self.is_overrun(limits) || age > limits.max_age;
-        let has_newer_gop = self.keyframes.back().is_none_or(|keyframe| *keyframe > self.front);
+        // Where the players are, a GOP has to be whole.
+        let is_theirs = |keyframe: &u64| {
+            delay.is_zero()
+                || self
+                    .entry(*keyframe)
+                    .is_some_and(|entry| now.saturating_duration_since(entry.arrival) >= delay)
+        };
+        let newest = self.keyframes().find(is_theirs);
+        let has_newer_gop = self.keyframes.is_empty() || newest.is_some_and(|it| it > self.front);
         // The last entry stays whatever its size: a ring that cannot hold one tag is no ring.
-        self.live_tags() > 1 && (is_over || has_newer_gop && age > limits.keep)
+        self.live_tags() > 1 && (is_over || has_newer_gop && age > limits.keep + delay)
     }
 
     /// Gives the spool the first entry of the live part.
@@ -271,7 +288,7 @@ impl Ring {
         if next <= self.base {
             self.runs.pop_front();
         }
-        let Entry { position, tag, arrival } = entry;
+        let Entry { position, tag, arrival, .. } = entry;
         out(Leaving { position, tag, arrival, started });
     }
 

@@ -22,15 +22,16 @@ pub(crate) struct Squeeze {
 }
 
 impl Squeeze {
-    /// The squeeze for a join at the entry `target`.
-    pub(crate) fn new(ring: &Ring, target: u64) -> Self {
-        let frames = ring.range(target).map(|(_, entry)| &entry.tag);
+    /// The squeeze for a join at the entry `target`, with the live edge at `until`.
+    pub(crate) fn new(ring: &Ring, target: u64, until: u64) -> Self {
+        let before_edge = ring.range(target).take_while(|(serial, _)| *serial < until);
+        let frames = before_edge.map(|(_, entry)| &entry.tag);
         let frames = frames.filter(|tag| tag.track == Track::Video && !tag.is_header());
         let times = frames.map(|tag| {
             let composition = composition_time(tag).unwrap_or(0);
             (tag.timestamp, tag.timestamp + i64::from(composition))
         });
-        Self { until: ring.end(), times: squeeze(&times.collect::<Vec<_>>()) }
+        Self { until, times: squeeze(&times.collect::<Vec<_>>()) }
     }
 
     /// Whether the entry is one that was there at the join.

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use media::video::resolution;
 use media::{Position, PublicationId, Role, Tag, Track, TrackSet};
@@ -73,6 +73,7 @@ impl Publisher {
         if tag.is_keyframe() {
             on_air.last_keyframe = Some(now);
         }
+        on_air.gop.observe(&position, &tag);
         if tag.is_header() {
             let is_sequence_header = tag.role == Role::SequenceHeader;
             if is_sequence_header && tag.track == Track::Video && tag.tracks.has_main() {
@@ -84,8 +85,12 @@ impl Publisher {
         totals[tag.track].tags += 1;
         totals[tag.track].bytes += tag.body.len() as u64;
         let shared = &self.feed.0;
-        let entry = Entry { position, tag, arrival: now };
-        if ring.push(entry, on_air.started, &shared.limits) {
+        // What has no time of its own goes with what came before it.
+        let lateness = Duration::from_millis(on_air.pace.growth().max(0) as u64);
+        let due = now.checked_sub(lateness).unwrap_or(now);
+        let entry = Entry { position, tag, arrival: now, due };
+        let delay = self.feed.timing().delay;
+        if ring.push(entry, on_air.started, &shared.limits, delay) {
             shared.budget.count_overrun();
         }
         ring.expire(now, shared.limits.spool, |tag| shared.pass_on(tag));

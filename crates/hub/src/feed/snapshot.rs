@@ -7,6 +7,7 @@ use media::video::Resolution;
 use media::{Codec, PublicationId, Track, TrackSet};
 
 use super::{Feed, STALLED_AFTER};
+use crate::pace::Stalls;
 use crate::ring::Entry;
 
 /// Rates are averages over this.
@@ -40,6 +41,10 @@ pub struct Snapshot {
     pub resolution: Option<Resolution>,
     /// Milliseconds that the latest tag was late by the encoder's own clock.
     pub encoder_growth_ms: Option<i64>,
+    /// How often the way from the encoder stalled in the last minute.
+    pub stalls: Option<Stalls>,
+    /// How far apart its keyframes are, by its own clock.
+    pub keyframe_interval: Option<Duration>,
     /// Bytes in the ring's live part.
     pub ring_bytes: usize,
     /// Bytes in its spool.
@@ -108,6 +113,10 @@ impl Feed {
             tracks,
             resolution: on_air.and_then(|on_air| on_air.resolution),
             encoder_growth_ms: on_air.map(|on_air| on_air.pace.growth()),
+            stalls: on_air.map(|on_air| on_air.pace.stalls(now)),
+            keyframe_interval: on_air
+                .and_then(|on_air| on_air.gop.interval())
+                .map(|ms| Duration::from_millis(ms.unsigned_abs())),
             ring_bytes: inner.ring.bytes(),
             spool_bytes: inner.ring.spool_bytes(),
             oldest: inner.ring.oldest().map(|oldest| now.saturating_duration_since(oldest)),

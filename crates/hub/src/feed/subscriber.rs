@@ -17,6 +17,8 @@ pub struct Subscriber {
     pub(super) feed: Feed,
     pub(super) changed: watch::Receiver<()>,
     pub(super) cursor: Cursor,
+    /// When the next tag is due that is there already.
+    pub(super) due: Option<Instant>,
     pub(super) skipped: u64,
     /// Whether it is one of the feed's subscribers, and not the node itself.
     pub(super) is_counted: bool,
@@ -32,6 +34,7 @@ impl Subscriber {
         }
         let view = inner.view(&self.feed.0.limits, now);
         let next = self.cursor.poll(&view, out, max_bytes);
+        self.due = self.cursor.due(&view);
         drop(inner);
         let skipped = self.cursor.take_skipped();
         self.skipped += skipped;
@@ -44,6 +47,11 @@ impl Subscriber {
     /// Tags that this subscriber has skipped.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// When to poll again though nothing changes: the next tag is there, and not due yet.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
     }
 
     /// Waits for a change since the last poll. Cancel safe.
