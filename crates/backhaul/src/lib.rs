@@ -30,8 +30,8 @@ mod wire;
 pub use datagram::{Datagram, Received};
 pub use error::Error;
 pub use message::{
-    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Login, Message, Refusal,
-    Report, Skip, Subscribe, Want, Welcome,
+    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Load, Login, Message,
+    Refusal, Report, Skip, Stalls, Subscribe, Want, Welcome,
 };
 pub use ranges::Ranges;
 pub use receiver::{Arrival, Receiver, Release};

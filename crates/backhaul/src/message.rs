@@ -43,6 +43,8 @@ pub enum Message {
     Want(Want),
     /// Either way: a want is done.
     Answered(Answered),
+    /// Acceptor to dialer: how much I have to do.
+    Load(Load),
 }
 
 /// Who a dialer is. Its identity is the key that it proved in the TLS handshake.
@@ -92,6 +94,11 @@ pub struct Welcome {
     /// Port of the same host that encoders publish RTMPS to, if it shows a certificate that they
     /// trust. Absent in older messages.
     pub rtmps_port: Option<u16>,
+    /// Where the acceptor is, for people; empty if it does not say. Absent in older messages.
+    pub region: String,
+    /// Whether the RTMPS port also shows a page at `/measure` on which a browser measures its way
+    /// there. Absent in older messages.
+    pub measures: bool,
 }
 
 /// Why a peer is not let in.
@@ -220,6 +227,24 @@ pub struct Report {
     pub encoder_growth_ms: i64,
     /// Tags that the sender skipped.
     pub skipped: u64,
+    /// How often the way from the encoder stalled in the last minute. Absent in older messages.
+    pub stalls: Option<Stalls>,
+}
+
+/// Times at which nothing came of an encoder that was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalls {
+    /// How many.
+    pub count: u64,
+    /// Milliseconds that the longest took.
+    pub longest_ms: u64,
+}
+
+/// How much an acceptor has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The part of what it can do, in percent; the highest of the things that it counts.
+    pub percent: u64,
 }
 
 /// A publication that is over.

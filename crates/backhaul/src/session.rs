@@ -130,7 +130,7 @@ impl Session {
         let is_allowed = match message {
             Message::Hello(_) | Message::Welcome(_) | Message::Refused(..) => false,
             Message::Feeds(_) | Message::Logins(_) => self.role == Role::Acceptor,
-            Message::FeedProblem(_) => self.role == Role::Dialer,
+            Message::FeedProblem(_) | Message::Load(_) => self.role == Role::Dialer,
             _ => true,
         };
         if is_allowed {
@@ -200,6 +200,8 @@ mod tests {
             host: String::new(),
             rtmp_port: 1935,
             rtmps_port: None,
+            region: String::new(),
+            measures: false,
         }
     }
 

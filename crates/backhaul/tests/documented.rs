@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use backhaul::{
-    Announce, Answered, Datagram, Ended, Event, FeedKey, Hello, Login, Message, Ranges, Received,
-    Report, Session, Skip, Subscribe, VERSION, Want, Welcome,
+    Announce, Answered, Datagram, Ended, Event, FeedKey, Hello, Load, Login, Message, Ranges,
+    Received, Report, Session, Skip, Stalls, Subscribe, VERSION, Want, Welcome,
 };
 use bytes::Bytes;
 use media::{PublicationId, Track, TrackSet};
@@ -41,7 +41,15 @@ fn hello() -> Hello {
 
 fn welcome() -> Welcome {
     let agent = "firstmile 0.1.0".into();
-    Welcome { version: 1, agent, host: String::new(), rtmp_port: 1935, rtmps_port: None }
+    Welcome {
+        version: 1,
+        agent,
+        host: String::new(),
+        rtmp_port: 1935,
+        rtmps_port: None,
+        region: String::new(),
+        measures: false,
+    }
 }
 
 /// What an open session writes for `message`.
@@ -106,7 +114,16 @@ fn the_messages() {
             "Skip:",
             Message::Skip(Skip { subscription: 1, track: Track::Video, from: None, to: 298 }),
         ),
-        ("Report:", Message::Report(Report { subscription: 1, encoder_growth_ms: -3, skipped: 0 })),
+        (
+            "Report:",
+            Message::Report(Report {
+                subscription: 1,
+                encoder_growth_ms: -3,
+                skipped: 0,
+                stalls: Some(Stalls { count: 12, longest_ms: 400 }),
+            }),
+        ),
+        ("Load:", Message::Load(Load { percent: 35 })),
         (
             "Ended:",
             Message::Ended(Ended {

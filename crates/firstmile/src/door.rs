@@ -244,7 +244,8 @@ impl<G: Gate> Door<G> {
             Ok(Ok(tls::Caller::Http(stream))) => match &secure.web {
                 // Whoever it is keeps its place among the guests: a token says nothing of encoders.
                 Some(web) => {
-                    let _ = visit.guest.stay(web.serve(stream, shutdown.cancelled())).await;
+                    let _ =
+                        visit.guest.stay(web.serve(stream, visit.peer, shutdown.cancelled())).await;
                 }
                 None => self.mistaken("this is HTTPS on the RTMPS port: nothing is shown here"),
             },

@@ -177,6 +177,17 @@ fn mem_total(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// How busy the processors were in the last minute: 1 when all of them were.
+pub fn processor_load() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(first_minute(&text)? / processors as f64)
+}
+
+fn first_minute(loadavg: &str) -> Option<f64> {
+    loadavg.split_whitespace().next()?.parse().ok().filter(|load: &f64| load.is_finite())
+}
+
 /// The machine's name, without its domain.
 pub fn hostname() -> Option<String> {
     let full = if cfg!(windows) {
@@ -353,6 +364,8 @@ mod tests {
     fn reads_the_memory() {
         assert_eq!(mem_total("MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
         assert_eq!(mem_total("nothing"), None);
+        assert_eq!(first_minute("1.50 0.30 0.10 2/300 4711\n"), Some(1.5));
+        assert_eq!(first_minute("NaN"), None);
         if cfg!(target_os = "linux") {
             assert!(total_ram().is_some_and(|bytes| bytes > 1 << 20));
             assert!(hostname().is_some());

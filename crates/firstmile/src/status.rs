@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use media::Track;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use problems::is_cut_off;
 pub use problems::{Place, Problem, problems};
+pub(crate) use problems::{is_cut_off, is_held};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
 
 use crate::events::webhook::WebhookStatus;
@@ -145,8 +145,10 @@ impl Status {
     pub fn diagnosed(mut self) -> Self {
         for feed in &mut self.feeds {
             feed.problems = problems(feed, &self.links);
-            let is_before_us = feed.problems.iter().any(|problem| problem.place.is_before_us());
-            feed.weak = feed.state == FeedState::Live && is_before_us;
+            feed.held = is_held(feed, &self.links);
+            let weakens = |problem: &Problem| problem.place.is_before_us() && !problem.advice;
+            let is_weakened = feed.problems.iter().any(weakens);
+            feed.weak = feed.state == FeedState::Live && is_weakened && !feed.held;
         }
         self
     }
@@ -193,6 +195,10 @@ pub struct FeedStatus {
     /// Whether it is live, but with a problem at its encoder or on its way here.
     #[serde(default)]
     pub weak: bool,
+    /// Whether the way between its relay and its studio is lost while it is on air: the relay keeps
+    /// the encoder and what it sends, the studio its players.
+    #[serde(default)]
+    pub held: bool,
     /// Whether two encoders are fighting over it.
     #[serde(default)]
     pub fought: bool,
@@ -223,8 +229,18 @@ pub struct FeedStatus {
     /// Its frames and packets a second, all together; for what is said of tags.
     #[serde(skip)]
     pub tags_per_second: f64,
+    /// Signs of packets that get lost between the encoder and the relay, or the studio that it
+    /// publishes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder_stalls: Option<Stalls>,
     /// Where time is spent.
     pub latency: Latency,
+    /// On a studio: how far behind the live edge its players are kept, in milliseconds.
+    #[serde(default)]
+    pub play_delay_ms: u64,
+    /// On a studio: how late a player may be beside that before it skips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub play_max_delay_ms: Option<u64>,
     /// Players connected.
     pub players: u32,
     /// On a studio: its players, those that wait longest first, at most 100.
@@ -301,6 +317,7 @@ impl FeedStatus {
             height: snapshot.resolution.map(|resolution| resolution.height),
             fps: Some(snapshot.tracks[Track::Video].tags_per_second),
             kbps: kbps(Track::Video),
+            keyframe_interval_s: snapshot.keyframe_interval.map(|interval| interval.as_secs_f64()),
         });
         let audio = codec(Track::Audio).map(|codec| Audio { codec, kbps: kbps(Track::Audio) });
         Self {
@@ -318,6 +335,10 @@ impl FeedStatus {
             video,
             audio,
             tags_per_second: snapshot.tracks.iter().map(|(_, track)| track.tags_per_second).sum(),
+            encoder_stalls: snapshot.stalls.map(|stalls| Stalls {
+                last_minute: stalls.count.into(),
+                longest_ms: stalls.longest.as_millis() as u64,
+            }),
             latency: Latency {
                 encoder_growth_ms: snapshot.encoder_growth_ms.map(|growth| growth as f64),
                 ..Latency::default()
@@ -372,6 +393,19 @@ pub struct Video {
     pub fps: Option<f64>,
     /// Kilobits per second.
     pub kbps: f64,
+    /// Seconds from one keyframe to the next, by the encoder's clock; the longest of the last few.
+    #[serde(default)]
+    pub keyframe_interval_s: Option<f64>,
+}
+
+/// Times at which nothing came of an encoder for 150 ms that was due by its own clock: what a lost
+/// packet looks like to the program that waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stalls {
+    /// How many in the last minute.
+    pub last_minute: u64,
+    /// The longest of them in milliseconds.
+    pub longest_ms: u64,
 }
 
 /// A feed's audio.
@@ -431,6 +465,9 @@ pub struct Drops {
     pub player_skipped_tags: u64,
     /// Tags that the backhaul skipped to stay in time.
     pub skipped_tags: u64,
+    /// On a studio: tags that came afterwards because its recording lacked them, since the start.
+    #[serde(default)]
+    pub backfilled_tags: u64,
 }
 
 /// One connection to another node.
@@ -440,6 +477,15 @@ pub struct LinkStatus {
     pub peer: String,
     /// Its address.
     pub address: String,
+    /// This machine's own address on the link: it tells uplinks apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// On a studio: where the relay is, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// On a studio: the part of what the relay can do that is in use, as it says, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<f64>,
     /// `quic` or `tcp`.
     pub transport: String,
     /// How it is.
@@ -491,6 +537,20 @@ pub struct FeedInfo {
     /// Whether it is recorded.
     #[serde(default)]
     pub recorded: bool,
+    /// When its players get it.
+    #[serde(default, flatten)]
+    pub timing: PlayTiming,
+}
+
+/// When a feed's players get it; what is not set is as the configuration says for all feeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlayTiming {
+    /// How far behind the live edge, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub play_delay_ms: Option<u64>,
+    /// How late a player may be beside that before it skips, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub play_max_delay_ms: Option<u64>,
 }
 
 #[cfg(test)]

@@ -144,6 +144,55 @@ fn https_shows_strangers_nothing() {
     }
 }
 
+/// Anybody may measure the way to a relay, and not send it more than it allows.
+#[test]
+fn a_way_is_measured_within_bounds() {
+    let config = "region = \"Köln\"\n[measure]\nupload = \"64 KiB\"\nupload_per_ip = \"100 KiB\"\n";
+    let relay = Node::relay(FIRSTMILE).public_host("relay.example").config(config).start().unwrap();
+    let client = Client::careless().offering(&["http/1.1"]);
+    let connect = || client.connect(relay.address("secure")).unwrap();
+    let get = |path: &str| http::get_on(connect(), "relay.example", path, None).unwrap();
+    let (code, page) = get("/measure");
+    assert_eq!(code, 200);
+    assert!(
+        page.contains("src=\"/measure/page.js\"") && page.contains("href=\"/measure/page.css\"")
+    );
+    assert!(get("/measure/page.js").1.contains("/measure/upload"));
+    assert_eq!(get("/measure/page.css").0, 200);
+    assert_eq!(get("/measure/ping"), (204, String::new()));
+    let about: serde_json::Value = serde_json::from_str(&get("/measure/about").1).unwrap();
+    assert_eq!(
+        about,
+        serde_json::json!({
+            "host": "relay.example", "region": "Köln", "upload": 65_536,
+        })
+    );
+    assert_eq!(http::get_on(connect(), "evil.example", "/measure", None).unwrap().0, 403);
+
+    let upload = |bytes: usize, origin: &str| {
+        let mut stream = connect();
+        let head = format!(
+            "POST /measure/upload HTTP/1.1\r\nHost: relay.example\r\nOrigin: https://{origin}\r\n\
+             Content-Length: {bytes}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // It may have answered and closed before it has all.
+        let _ = stream.write_all(&vec![7; bytes]);
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        std::str::from_utf8(&answer[9..]).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(upload(100, "evil.example"), 403);
+    assert_eq!(upload(60_000, "relay.example"), 204);
+    assert_eq!(upload(65_537, "relay.example"), 429, "of 102,400 bytes 42,400 are left");
+    assert_eq!(get("/measure/ping").0, 204);
+
+    // Where it is switched off, there is nothing.
+    let off = Node::relay(FIRSTMILE).config("[measure]\npage = false\n").start().unwrap();
+    let stream = client.connect(off.address("secure")).unwrap();
+    assert_eq!(http::get_on(stream, "127.0.0.1", "/measure", None).unwrap().0, 401);
+}
+
 #[test]
 fn wrong_protocols_are_named() {
     let relay = Node::relay(FIRSTMILE).rtmps("127.0.0.1:0").start().unwrap();
@@ -198,6 +247,11 @@ fn encoders_that_verify_are_let_in_and_told_where() {
     let server = place["server_tls"].as_str().unwrap();
     assert_eq!(server, format!("rtmps://localhost:{}/live", relay.address("secure").port()));
     assert!(place["server"].as_str().unwrap().starts_with("rtmp://localhost:"));
+    let measure = format!("https://localhost:{}/measure", relay.address("secure").port());
+    assert_eq!(place["measure"], measure);
+    let browser = Client::trusting(&authority, "localhost").offering(&["http/1.1"]);
+    let stream = browser.connect(relay.address("secure")).unwrap();
+    assert_eq!(http::get_on(stream, "localhost", "/measure", None).unwrap().0, 200);
 
     let mut player = ffmpeg_play(&studio.url("camera"));
     studio.wait_players("camera", 1);

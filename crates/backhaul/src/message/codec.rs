@@ -6,8 +6,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media::{PublicationId, Track, TrackSet};
 
 use super::{
-    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Login, Message, Refusal,
-    Report, Skip, Subscribe, Want, Welcome,
+    Announce, Answered, Close, Ended, FeedKey, FeedProblem, Hello, Kept, Load, Login, Message,
+    Refusal, Report, Skip, Stalls, Subscribe, Want, Welcome,
 };
 use crate::wire::{
     get_array, get_option, get_signed, get_text, get_track, get_varint, put_bytes, put_option,
@@ -78,6 +78,7 @@ impl Message {
             Self::Kept(_) => 14,
             Self::Want(_) => 15,
             Self::Answered(_) => 16,
+            Self::Load(_) => 20,
         }
     }
 
@@ -96,9 +97,9 @@ impl Message {
                 put_bytes(out, welcome.agent.as_bytes());
                 put_bytes(out, welcome.host.as_bytes());
                 put_varint(out, u64::from(welcome.rtmp_port));
-                if let Some(port) = welcome.rtmps_port {
-                    put_varint(out, u64::from(port));
-                }
+                put_varint(out, u64::from(welcome.rtmps_port.unwrap_or(0)));
+                put_bytes(out, welcome.region.as_bytes());
+                put_varint(out, u64::from(welcome.measures));
             }
             Self::Refused(refusal, text) => {
                 put_varint(out, refusal.code());
@@ -147,6 +148,10 @@ impl Message {
                 put_varint(out, report.subscription);
                 put_signed(out, report.encoder_growth_ms);
                 put_varint(out, report.skipped);
+                if let Some(stalls) = report.stalls {
+                    put_varint(out, stalls.count);
+                    put_varint(out, stalls.longest_ms);
+                }
             }
             Self::Logins(logins) => {
                 put_varint(out, logins.len() as u64);
@@ -173,6 +178,7 @@ impl Message {
                 put_varint(out, answered.tags);
                 answered.gone.encode(out);
             }
+            Self::Load(load) => put_varint(out, load.percent),
         }
     }
 
@@ -190,6 +196,11 @@ impl Message {
                     true => None,
                     false => Some(get_port(input)?).filter(|port| *port != 0),
                 },
+                region: match input.is_empty() {
+                    true => String::new(),
+                    false => get_text(input, MAX_NAME)?,
+                },
+                measures: !input.is_empty() && get_varint(input)? != 0,
             }),
             3 => Self::Refused(Refusal::from_code(get_varint(input)?), get_text(input, MAX_TEXT)?),
             4 => {
@@ -246,6 +257,13 @@ impl Message {
                 subscription: get_varint(input)?,
                 encoder_growth_ms: get_signed(input)?,
                 skipped: get_varint(input)?,
+                stalls: match input.is_empty() {
+                    true => None,
+                    false => {
+                        let (count, longest_ms) = (get_varint(input)?, get_varint(input)?);
+                        Some(Stalls { count, longest_ms })
+                    }
+                },
             }),
             13 => {
                 let count = get_varint(input)?;
@@ -275,6 +293,7 @@ impl Message {
                 tags: get_varint(input)?,
                 gone: Ranges::decode(input)?,
             }),
+            20 => Self::Load(Load { percent: get_varint(input)? }),
             _ => return Ok(None),
         }))
     }
@@ -391,6 +410,8 @@ mod tests {
                 host: "relay.example".into(),
                 rtmp_port: 1935,
                 rtmps_port: Some(443),
+                region: "Frankfurt".into(),
+                measures: true,
             }),
             Message::Refused(Refusal::InviteExpired, "ask for a new link".into()),
             Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32] }]),
@@ -412,7 +433,12 @@ mod tests {
             Message::Unsubscribe(5),
             Message::Skip(Skip { subscription: 5, track: Track::Video, from: None, to: 99 }),
             Message::Close(Close { publication, text: "another encoder took over".into() }),
-            Message::Report(Report { subscription: 5, encoder_growth_ms: -3, skipped: 1 }),
+            Message::Report(Report {
+                subscription: 5,
+                encoder_growth_ms: -3,
+                skipped: 1,
+                stalls: Some(Stalls { count: 12, longest_ms: 400 }),
+            }),
             Message::Logins(vec![login()]),
             Message::Kept(Kept {
                 feed: "camera".into(),
@@ -427,6 +453,7 @@ mod tests {
                 ranges: numbers.clone(),
             }),
             Message::Answered(Answered { request: 6, tags: 11, gone: numbers }),
+            Message::Load(Load { percent: 35 }),
         ]
     }
 
@@ -459,16 +486,24 @@ mod tests {
     #[test]
     fn a_welcome_need_not_name_rtmps() {
         let agent = "firstmile 0.1".to_owned();
-        let welcome =
-            Welcome { version: 1, agent, host: String::new(), rtmp_port: 1935, rtmps_port: None };
+        let welcome = Welcome {
+            version: 1,
+            agent,
+            host: String::new(),
+            rtmp_port: 1935,
+            rtmps_port: None,
+            region: String::new(),
+            measures: false,
+        };
         let (mut wire, welcome) = (BytesMut::new(), Message::Welcome(welcome));
         welcome.encode(&mut wire);
-        // As written without the field, and with a zero in it.
-        let mut zero = wire.clone();
-        zero[1] += 1;
-        zero.put_u8(0);
-        assert_eq!(Message::decode(&mut wire), Ok(Some(welcome.clone())));
-        assert_eq!(Message::decode(&mut zero), Ok(Some(welcome)));
+        // Each of the newer fields is a byte here, which older peers leave out, from the last on.
+        for left_out in 0..=3 {
+            let mut wire = wire.clone();
+            wire[1] -= left_out;
+            wire.truncate(wire.len() - usize::from(left_out));
+            assert_eq!(Message::decode(&mut wire), Ok(Some(welcome.clone())), "{left_out}");
+        }
     }
 
     #[test]
@@ -484,8 +519,14 @@ mod tests {
             received: Ranges::default(),
             budget: None,
         });
+        let report = Message::Report(Report {
+            subscription: 5,
+            encoder_growth_ms: 0,
+            skipped: 0,
+            stalls: None,
+        });
         // Each of the newer fields is one byte here.
-        for (message, newer) in [(announce, 1), (subscribe, 2)] {
+        for (message, newer) in [(announce, 1), (subscribe, 2), (report, 0)] {
             let mut wire = BytesMut::new();
             message.encode(&mut wire);
             wire[1] -= newer;

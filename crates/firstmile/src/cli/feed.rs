@@ -92,7 +92,8 @@ pub(super) fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     let play = Some(format!("rtmp://127.0.0.1:{RTMP_PORT}/live/{}", feed.name));
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
     let recorded = feed.recorded.is_some();
-    FeedInfo { name: feed.name.to_string(), publish, auth, play, recorded }
+    let timing = feed.timing;
+    FeedInfo { name: feed.name.to_string(), publish, auth, play, recorded, timing }
 }
 
 impl Answer {

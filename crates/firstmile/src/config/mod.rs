@@ -2,6 +2,7 @@
 
 mod backhaul;
 mod limits;
+mod measure;
 pub mod relay;
 mod spool;
 pub mod studio;
@@ -21,6 +22,7 @@ use crate::platform;
 use crate::secret::{Token, TokenError};
 pub use backhaul::{Backhaul, StudioBackhaul};
 pub use limits::{Limits, Rtmp};
+pub use measure::Measure;
 pub use spool::Spool;
 use value::{Size, Span, line_of};
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::value::{Listen, Span};
 use super::{
-    Backhaul, ConfigError, Limits, Ring, Spool, Tls, TlsFiles, check_http, check_webhooks,
+    Backhaul, ConfigError, Limits, Measure, Ring, Spool, Tls, TlsFiles, check_http, check_webhooks,
     http_token, public_host, read_file, within,
 };
 use crate::cli::RelayArgs;
@@ -27,6 +27,8 @@ pub const HTTP_PORT: u16 = 8935;
 
 /// How long after its start a relay lets encoders that it does not know wait for their studio.
 pub const START_GRACE: Duration = Duration::from_secs(30);
+/// Characters of a region's name.
+const MAX_REGION: usize = 32;
 /// And how long it may be told to: their connections are held meanwhile.
 const MAX_START_GRACE: Duration = Duration::from_secs(600);
 
@@ -55,6 +57,10 @@ pub struct Config {
     pub trace_rtmp: bool,
     /// What RTMPS and HTTPS show, instead of a certificate made at the start.
     pub tls: Option<TlsFiles>,
+    /// Where the relay is, for people.
+    pub region: Option<String>,
+    /// The page on which phones measure their way to it.
+    pub measure: Measure,
     /// Bounds.
     pub limits: Limits,
     /// Each feed's memory.
@@ -81,6 +87,8 @@ struct File {
     start_grace: Option<Span>,
     trace_rtmp: bool,
     tls: Tls,
+    region: Option<String>,
+    measure: Measure,
     limits: Limits,
     ring: Ring,
     spool: Spool,
@@ -109,6 +117,8 @@ impl Config {
             start_grace: file.start_grace.map_or(START_GRACE, |span| span.0),
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
+            region: file.region.map(region).transpose()?,
+            measure: file.measure,
             limits: file.limits,
             ring: file.ring,
             spool: file.spool,
@@ -121,8 +131,25 @@ impl Config {
         config.ring.check()?;
         config.spool.check()?;
         check_webhooks(&config.webhooks)?;
+        config.measure.check()?;
         Ok(config)
     }
+}
+
+/// A name of a place: what studios show of it is as it is written.
+fn region(text: String) -> Result<String, ConfigError> {
+    let text = text.trim().to_owned();
+    if text.is_empty() || region_text(&text) != text {
+        let message = "write a name of up to 32 letters, digits, blanks and . , - ' ( )";
+        return Err(ConfigError::value("region", message));
+    }
+    Ok(text)
+}
+
+/// What may be shown of the name of a place: nothing that could be taken for something else.
+pub fn region_text(text: &str) -> String {
+    let is_plain = |c: &char| c.is_alphanumeric() || " .,-'()".contains(*c);
+    text.chars().filter(is_plain).take(MAX_REGION).collect()
 }
 
 /// `[::]:1935`, dual stack.
@@ -182,7 +209,9 @@ mod tests {
         assert_eq!(load(&[], EXAMPLE).unwrap(), load(&[], "").unwrap());
         let all = super::super::tests::uncommented(EXAMPLE);
         load(&[], &all).unwrap();
-        for table in ["", "limits", "limits.rtmp", "ring", "spool", "backhaul", "tls", "webhooks"] {
+        for table in
+            ["", "measure", "limits", "limits.rtmp", "ring", "spool", "backhaul", "tls", "webhooks"]
+        {
             super::super::tests::assert_has_all::<File>(&all, table);
         }
     }
@@ -266,6 +295,13 @@ mod tests {
         assert_eq!(error.to_string(), "spool.disk: it must be 0, or at least 64 MiB");
         let error = load(&[], "[spool]\nmemory = \"11m\"").unwrap_err();
         assert!(error.to_string().starts_with("spool.disk_time: it must be at least"), "{error}");
+        let error = load(&[], "region = \"\\u202Enilreb\"").unwrap_err();
+        assert!(error.to_string().starts_with("region: write a name of up to 32"), "{error}");
+        assert_eq!(load(&[], "region = \" Köln, DE \"").unwrap().region.unwrap(), "Köln, DE");
+        assert_eq!(region_text("\u{202e}<img src=x>\u{1b}[2J Köln"), "img srcx2J Köln");
+        assert_eq!(region_text(&"x".repeat(99)).len(), 32);
+        let error = load(&[], "[measure]\nupload_total = \"1 MiB\"").unwrap_err();
+        assert_eq!(error.to_string(), "measure.upload_total: it must be at least measure.upload");
         let error = load(&[], "start_grace = \"11m\"").unwrap_err();
         assert_eq!(error.to_string(), "start_grace: it must be from 0ms to 10m");
     }

@@ -18,9 +18,16 @@ use crate::events::webhook::Webhook;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
 use crate::secret::Token;
+use crate::status::PlayTiming;
 
 /// Most bytes of a file or standard input that holds join links.
 const MAX_LINKS: u64 = 64 << 10;
+
+/// The longest delay of players: more is a recording. Beside it the ring holds a GOP.
+const MOST_DELAY: Duration = Duration::from_secs(10);
+/// What players may be late before they skip: less is a frame or two, more is no longer live.
+const LEAST_MAX_DELAY: Duration = Duration::from_millis(100);
+const MOST_MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// A studio's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,13 +105,16 @@ pub struct Play {
     /// Delay at which a player is moved to the newest keyframe.
     #[serde(deserialize_with = "duration")]
     pub max_delay: Duration,
+    /// How far behind the live edge players are kept.
+    #[serde(deserialize_with = "duration")]
+    pub delay: Duration,
 }
 
 impl Default for Play {
     fn default() -> Self {
-        let max_delay = Duration::from_secs(2);
+        let (max_delay, delay) = (Duration::from_secs(2), Duration::ZERO);
         let (join, multitrack) = (JoinPolicy::default(), Multitrack::default());
-        Self { lan: true, loopback_key: false, key: None, join, multitrack, max_delay }
+        Self { lan: true, loopback_key: false, key: None, join, multitrack, max_delay, delay }
     }
 }
 
@@ -188,13 +198,33 @@ impl Config {
             webhooks: file.webhooks,
         };
         check_http(config.http, config.http_token.as_ref())?;
-        let second = Duration::from_secs(1);
-        within("play.max_delay", config.play.max_delay, second / 10, 60 * second)?;
+        within("play.max_delay", config.play.max_delay, LEAST_MAX_DELAY, MOST_MAX_DELAY)?;
         config.backhaul.check()?;
         config.limits.check()?;
         config.ring.check()?;
         check_webhooks(&config.webhooks)?;
+        within("play.delay", config.play.delay, Duration::ZERO, config.most_delay())?;
         Ok(config)
+    }
+
+    /// The longest delay that players may have: what they wait for has to stay in the ring, and with
+    /// it the GOP that it is in.
+    pub fn most_delay(&self) -> Duration {
+        MOST_DELAY.min(self.ring.max_age * 2 / 3)
+    }
+
+    /// Whether a feed may be played like this; else why not.
+    pub fn check_timing(&self, timing: PlayTiming) -> Result<(), String> {
+        let ms = |time: Duration| time.as_millis() as u64;
+        let (least, most) = (ms(LEAST_MAX_DELAY), ms(MOST_MAX_DELAY));
+        if timing.play_max_delay_ms.is_some_and(|max| !(least..=most).contains(&max)) {
+            return Err(format!("play_max_delay_ms must be from {least} to {most}"));
+        }
+        let most = ms(self.most_delay());
+        if timing.play_delay_ms.is_some_and(|delay| delay > most) {
+            return Err(format!("play_delay_ms must be from 0 to {most}"));
+        }
+        Ok(())
     }
 }
 
@@ -329,6 +359,20 @@ mod tests {
         assert_eq!(play.max_delay, Duration::from_millis(500));
         assert_eq!(play.multitrack, Multitrack::Always);
         assert!(!play.lan && play.loopback_key);
+        let delayed = load(&[], "[play]\ndelay = \"1s\"\n", "").unwrap();
+        assert_eq!(delayed.play.delay, Duration::from_secs(1));
+        let error = load(&[], "[play]\ndelay = \"11s\"\n", "").unwrap_err();
+        assert_eq!(error.to_string(), "play.delay: it must be from 0ms to 10s");
+        let short = "[play]\ndelay = \"5s\"\n[ring]\nmax_age = \"6s\"\n";
+        let error = load(&[], short, "").unwrap_err();
+        assert_eq!(error.to_string(), "play.delay: it must be from 0ms to 4s");
+        let check = |play_delay_ms, play_max_delay_ms| {
+            delayed.check_timing(PlayTiming { play_delay_ms, play_max_delay_ms })
+        };
+        assert_eq!(check(Some(10_000), Some(100)), Ok(()));
+        assert_eq!(check(None, None), Ok(()));
+        assert!(check(Some(10_001), None).unwrap_err().contains("from 0 to 10000"));
+        assert!(check(None, Some(99)).unwrap_err().contains("from 100 to 60000"));
         let error = load(&[], "[play]\njoin = \"quick\"\n", "").unwrap_err();
         assert!(error.to_string().contains("`fast`, `smooth`, `keyframe`"), "{error}");
     }

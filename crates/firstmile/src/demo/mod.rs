@@ -15,7 +15,7 @@ use hub::{Feed, Join, Next, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DemoArgs, Output};
-use crate::config::{Backhaul, Limits, Ring, Spool, StudioBackhaul, relay, studio};
+use crate::config::{Backhaul, Limits, Measure, Ring, Spool, StudioBackhaul, relay, studio};
 use crate::error::EXIT_FAILED;
 use crate::relay::Relay;
 use crate::studio::Studio;
@@ -50,6 +50,8 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         open: false,
         start_grace: relay::START_GRACE,
         trace_rtmp: false,
+        region: None,
+        measure: Measure { page: false, ..Measure::default() },
         limits: Limits::default(),
         ring: Ring::default(),
         spool: Spool::none(),

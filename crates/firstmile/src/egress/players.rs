@@ -29,7 +29,7 @@ pub struct Seat {
 /// Tags that are handed to a player's socket at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// When the oldest of them entered the hub.
+    /// When the oldest of them entered the hub; where the player is kept behind, when it was due.
     pub arrival: Instant,
     /// How many they are.
     pub tags: u32,

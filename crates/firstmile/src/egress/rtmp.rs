@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hub::clock::Clock;
-use hub::{Item, Next, Subscriber};
+use hub::{Feed, Item, Next, Policy, Subscriber, Timing};
 use media::enhanced::Fit;
 use media::{PublicationId, Role, Tag, Track, TrackSet};
 use rtmp::amf0;
@@ -58,6 +58,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             return Ok("the feed ended");
         }
         let is_writing = !connection.is_flushed();
+        let due = show.subscriber.due();
         let stuck_at = connection.last_write() + limits.write_timeout;
         tokio::select! {
             exchange = connection.exchange() => {
@@ -66,6 +67,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             () = show.subscriber.changed(), if !is_writing => {}
+            () = sleep_until(due), if !is_writing && due.is_some() => {}
             _ = tick.tick(), if !is_writing => connection.ping_if_silent(Instant::now()),
             () = tokio::time::sleep_until(stuck_at.into()), if is_writing => {
                 return Err(Error::Stuck(limits.write_timeout));
@@ -83,12 +85,21 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Waits until then; without a time, not at all.
+async fn sleep_until(due: Option<Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(due.into()).await;
+    }
+}
+
 /// What one player sees.
 struct Show<'a> {
     player: &'a Player,
     /// What an encoder's metadata may hold.
     amf: amf0::Bounds,
     subscriber: Subscriber,
+    /// When it was to get the tags as it subscribed.
+    timing: Timing,
     /// Since when it reads: what came before is the picture at the start, and no delay.
     joined: Instant,
     /// Tags that earlier subscriptions skipped.
@@ -125,11 +136,13 @@ impl<'a> Show<'a> {
     fn new(player: &'a Player, amf: amf0::Bounds) -> Self {
         let mut wanted = TrackSet::default();
         Track::ALL.into_iter().for_each(|track| wanted[track] = true);
+        let timing = player.feed.timing();
         Self {
             player,
             amf,
             joined: Instant::now(),
-            subscriber: player.feed.subscribe(player.policy, None),
+            subscriber: subscribe(&player.feed, player.policy, timing),
+            timing,
             skipped: 0,
             batch: None,
             is_writing: false,
@@ -144,6 +157,13 @@ impl<'a> Show<'a> {
 
     /// Queues what the feed has for the player now. All that was queued before has left.
     fn fill(&mut self, server: &mut rtmp::Server) -> Next {
+        let timing = self.player.feed.timing();
+        if timing != self.timing {
+            self.timing = timing;
+            self.rejoin();
+            // What it gets now is of another time.
+            self.clock.splice();
+        }
         let now = Instant::now();
         let next = self.subscriber.poll(now, &mut self.items, BATCH);
         let mut items = std::mem::take(&mut self.items);
@@ -167,8 +187,8 @@ impl<'a> Show<'a> {
     fn note(&mut self, item: &Item) {
         if let Some(batch) = &mut self.batch {
             batch.tags += 1;
-        } else if item.arrival >= self.joined && !item.tag.is_header() {
-            self.batch = Some(Batch { arrival: item.arrival, tags: 1 });
+        } else if item.due >= self.joined && !item.tag.is_header() {
+            self.batch = Some(Batch { arrival: item.due, tags: 1 });
         }
     }
 
@@ -264,6 +284,11 @@ impl<'a> Show<'a> {
     fn rejoin(&mut self) {
         self.skipped += self.subscriber.skipped();
         self.joined = Instant::now();
-        self.subscriber = self.player.feed.subscribe(self.player.policy, None);
+        self.subscriber = subscribe(&self.player.feed, self.player.policy, self.timing);
     }
+}
+
+fn subscribe(feed: &Feed, policy: Policy, timing: Timing) -> Subscriber {
+    let max_delay = timing.max_delay.unwrap_or(policy.max_delay);
+    feed.subscribe_behind(Policy { max_delay, ..policy }, timing.delay)
 }

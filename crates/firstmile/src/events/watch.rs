@@ -159,7 +159,7 @@ mod tests {
 
     fn weak() -> FeedStatus {
         let (place, text, remedy) = (Place::Encoder, "Too slow.".into(), "Lower it.".into());
-        let problems = vec![Problem { place, text, remedy }];
+        let problems = vec![Problem { place, text, remedy, advice: false }];
         FeedStatus { weak: true, problems, ..camera(FeedState::Live) }
     }
 
@@ -289,7 +289,7 @@ mod tests {
         let mut run = Run::new();
         run.looks(3, camera(FeedState::Live));
         let with = |skipped_tags| FeedStatus {
-            drops: Drops { skipped_tags, player_skipped_tags: 0 },
+            drops: Drops { skipped_tags, player_skipped_tags: 0, ..Drops::default() },
             ..camera(FeedState::Live)
         };
         let mut said = Vec::new();
@@ -343,7 +343,8 @@ mod tests {
     fn players_and_disks_have_problems_of_their_own() {
         let mut run = Run::new();
         run.looks(3, camera(FeedState::Live));
-        let problem = |place| Problem { place, text: "Full.".into(), remedy: "Look.".into() };
+        let problem =
+            |place| Problem { place, text: "Full.".into(), remedy: "Look.".into(), advice: false };
         let ill = FeedStatus {
             problems: vec![problem(Place::Player), problem(Place::Recording)],
             ..camera(FeedState::Live)

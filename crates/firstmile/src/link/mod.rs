@@ -8,7 +8,7 @@ pub(crate) mod keys;
 mod stream;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -154,6 +154,13 @@ impl Link {
     pub fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(link) => link.remote_address(),
+        }
+    }
+
+    /// This machine's address on the link, where the system tells.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Quic(link) => link.local_ip(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One QUIC connection as a link: its streams, its figures, and whether it is heard.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,11 @@ impl Link {
         let mut address = self.connection.remote_address();
         address.set_ip(address.ip().to_canonical());
         address
+    }
+
+    /// This machine's address on the link, where the system tells.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.connection.local_ip().map(|ip| ip.to_canonical())
     }
 
     /// Opens the control stream (dialer).

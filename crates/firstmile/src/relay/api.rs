@@ -9,7 +9,7 @@ use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
     feed_alarm,
 };
-use crate::web::{self, ApiError};
+use crate::web::{self, ApiError, FeedChange};
 
 impl web::Node for Node {
     fn events(&self) -> &Events {
@@ -83,6 +83,10 @@ impl web::Node for Node {
     }
 
     fn set_recording(&self, _: &str, _: bool) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn change_feed(&self, _: &str, _: FeedChange) -> Result<FeedInfo, ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 

@@ -201,7 +201,14 @@ impl Relay {
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
         let hosts = AllowedHosts::new(node.addresses.secure, Some(&node.host));
-        let public = web::Public::new(node.clone(), token.clone(), hosts);
+        let public = match node.config.measure.page {
+            true => {
+                let Config { measure, region, .. } = &node.config;
+                let page = (measure.clone(), &*node.host, region.as_deref());
+                web::Public::with_measuring(node.clone(), token.clone(), hosts, page)
+            }
+            false => web::Public::new(node.clone(), token.clone(), hosts),
+        };
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
         let certificate = node.certificate.clone();
@@ -297,6 +304,29 @@ impl Node {
     fn trusted_rtmps_port(&self) -> Option<u16> {
         let bound = self.addresses.rtmps.unwrap_or(self.addresses.secure);
         self.certificate.covers(&self.host).then_some(bound.port())
+    }
+
+    /// Whether a phone can be sent to the page that measures its way here: browsers trust it.
+    fn measures(&self) -> bool {
+        self.config.measure.page && self.certificate.covers(&self.host)
+    }
+
+    /// The part of what this relay can do that is in use, in percent.
+    fn load(&self) -> u64 {
+        let (guests, sessions) = self.connections();
+        let studios = self.lock_studios().values().filter(|it| it.link.is_some()).count();
+        let memory = self.hub.memory();
+        // The spools take what is left of the memory; they give it back.
+        let rings = memory.used.saturating_sub(memory.spooled);
+        let limits = &self.config.limits;
+        let share = |used: usize, most: usize| used as f64 / most.max(1) as f64;
+        let shares = [
+            share(guests + sessions, limits.connections),
+            share(studios, limits.studios),
+            share(rings, memory.total),
+            platform::processor_load().unwrap_or(0.0),
+        ];
+        (shares.into_iter().fold(0.0, f64::max) * 100.0).clamp(0.0, 100.0) as u64
     }
 
     fn link_with(&self, invite: Secret) -> JoinLink {

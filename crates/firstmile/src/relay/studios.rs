@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 use backhaul::{
-    Event, FeedKey, FeedProblem, Hello, Login, Message, Refusal, Session, VERSION, Welcome,
+    Event, FeedKey, FeedProblem, Hello, Load, Login, Message, Refusal, Session, VERSION, Welcome,
 };
 use hub::{Cut, Feed};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What a studio is told at once of others that claim its keys or users: one for each feed, and again;
 /// then one a second. It goes before media.
 const WARNINGS: f64 = 128.0;
+/// How often a studio is told how much this relay has to do.
+const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a studio is heard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -149,17 +151,25 @@ impl Node {
             host: self.config.public_host.clone().unwrap_or_default(),
             rtmp_port: self.addresses.rtmp.port(),
             rtmps_port: self.trusted_rtmps_port(),
+            region: self.config.region.clone().unwrap_or_default(),
+            measures: self.measures(),
         });
         let peer = PeerFeeds { node: self, studio: link.peer() };
         let control = control.split();
         if let Some(studio) = self.lock_studios().get_mut(&link.peer()) {
             studio.outbox = Some(control.0.clone());
         }
+        let outbox = control.0.clone();
         let listen = async {
             let mut look = tokio::time::interval(LOOK_INTERVAL);
+            let mut load = tokio::time::interval(LOAD_INTERVAL);
             loop {
-                look.tick().await;
-                link.silence();
+                tokio::select! {
+                    _ = look.tick() => {
+                        link.silence();
+                    }
+                    _ = load.tick() => outbox.say(&Message::Load(Load { percent: self.load() })),
+                }
             }
         };
         stay.reason = tokio::select! {
@@ -428,6 +438,12 @@ impl Studio {
                 .as_ref()
                 .map_or_else(String::new, |link| link.remote_address().to_string()),
             transport: self.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
+            local: stats
+                .as_ref()
+                .and_then(|_| self.link.as_ref()?.local_ip())
+                .map(|ip| ip.to_string()),
+            region: None,
+            load: None,
             // One that hears nothing of us calls anew, and so does one that we do not hear.
             state: match &self.link {
                 Some(link) if link.silence() < SILENT => LinkState::Up,

@@ -15,6 +15,12 @@ const PLAYER_LATE_MS: f64 = 500.0;
 /// A part of lost packets that the backhaul does not hide any more while the round trip is long.
 const LOSSY: f64 = 0.05;
 
+/// Stalls of the encoder's way in a minute that people see, or whose players' buffers grow by them.
+const STALLS: u64 = 10;
+
+/// Seconds between keyframes that are too many for who joins, or comes back.
+const LONG_GOP_S: f64 = 4.0;
+
 /// How long a new publication has for its first picture, in seconds.
 const FIRST_PICTURE_S: f64 = 5.0;
 
@@ -30,6 +36,9 @@ pub struct Problem {
     pub text: String,
     /// What to do, in a sentence or two.
     pub remedy: String,
+    /// Whether the feed is as it should be now, and could be better.
+    #[serde(default)]
+    pub advice: bool,
 }
 
 /// A station of the way from encoder to player.
@@ -69,13 +78,23 @@ impl Place {
 /// What is wrong with a feed, in the order of its way; `links` are the node's.
 pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
     type Rule = fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>;
-    let rules: [Rule; 8] =
-        [fought, silent, slow_uplink, no_picture, lost, slow_backhaul, late_player, recording];
+    let rules: [Rule; 10] = [
+        fought,
+        silent,
+        slow_uplink,
+        stalls,
+        no_picture,
+        long_gop,
+        lost,
+        slow_backhaul,
+        late_player,
+        recording,
+    ];
     rules.iter().filter_map(|rule| rule(feed, links)).collect()
 }
 
 fn problem(place: Place, text: String, remedy: impl Into<String>) -> Problem {
-    Problem { place, text, remedy: remedy.into() }
+    Problem { place, text, remedy: remedy.into(), advice: false }
 }
 
 fn fought(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
@@ -127,6 +146,41 @@ fn slow_uplink(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     ))
 }
 
+fn stalls(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
+    let is_coming = feed.state == FeedState::Live && !is_cut_off(feed, links);
+    let stalls = feed.encoder_stalls.filter(|it| is_coming && it.last_minute >= STALLS)?;
+    // Too slow is what is said of it then.
+    if feed.latency.encoder_growth_ms.is_some_and(|ms| ms >= LATE_MS) {
+        return None;
+    }
+    Some(problem(
+        Place::Encoder,
+        format!(
+            "The encoder's way stalled {} times in the last minute, for up to {} ms.",
+            stalls.last_minute, stalls.longest_ms
+        ),
+        "Its network loses packets: use a cable or a better place for the radio, or lower the \
+         bitrate. A delay for players hides stalls that are shorter than it.",
+    ))
+}
+
+fn long_gop(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    let interval = feed.video.as_ref()?.keyframe_interval_s?;
+    if feed.state != FeedState::Live || interval <= LONG_GOP_S {
+        return None;
+    }
+    let problem = problem(
+        Place::Encoder,
+        format!(
+            "The keyframe interval is {}: joining players and the picture after an outage wait that \
+             long.",
+            Span(interval)
+        ),
+        "Set the encoder's keyframe interval (GOP) to 2 s.",
+    );
+    Some(Problem { advice: true, ..problem })
+}
+
 fn no_picture(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
     let is_old = feed.since_s.is_some_and(|since| since >= FIRST_PICTURE_S);
     if feed.state != FeedState::Live || feed.video.is_some() || !is_old {
@@ -140,12 +194,10 @@ fn no_picture(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
 }
 
 fn lost(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
-    let Some(studio) = &feed.studio else {
+    if feed.studio.is_none() {
         return lost_at_studio(feed, links);
-    };
-    let own = format!("({studio})");
-    let is_up = links.iter().any(|link| link.peer.ends_with(&own) && link.state == LinkState::Up);
-    if is_up || !feed.is_on_air() {
+    }
+    if !is_held(feed, links) {
         return None;
     }
     let kept = feed.record_survives_s.map_or_else(String::new, |seconds| {
@@ -165,6 +217,20 @@ pub(crate) fn is_cut_off(feed: &FeedStatus, links: &[LinkStatus]) -> bool {
     is_interrupted || link_of(feed, links).is_some_and(|link| link.state != LinkState::Up)
 }
 
+/// Whether a feed is on air at its relay, and the way from there to its studio is lost.
+pub(crate) fn is_held(feed: &FeedStatus, links: &[LinkStatus]) -> bool {
+    match feed.studio {
+        Some(_) => feed.is_on_air() && !is_studio_here(feed, links),
+        None => feed.publication.is_some() && is_cut_off(feed, links),
+    }
+}
+
+/// On a relay: whether the feed's studio is connected, and heard.
+fn is_studio_here(feed: &FeedStatus, links: &[LinkStatus]) -> bool {
+    let own = format!("({})", feed.studio.as_deref().unwrap_or_default());
+    links.iter().any(|link| link.peer.ends_with(&own) && link.state == LinkState::Up)
+}
+
 /// The link that the feed comes by to this studio.
 fn link_of<'a>(feed: &FeedStatus, links: &'a [LinkStatus]) -> Option<&'a LinkStatus> {
     links.iter().find(|link| Some(&link.peer) == feed.via.as_ref())
@@ -180,9 +246,12 @@ fn lost_at_studio(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     let error = error.map_or_else(String::new, |error| format!(" ({error})"));
     Some(problem(
         Place::Backhaul,
-        format!("The connection to {relay} is lost{error}."),
-        "Nothing to do if it comes back in seconds: a relay that runs keeps the encoder. Else look at \
-         this studio's Internet connection, and whether the relay runs.",
+        format!(
+            "The connection to {relay} is lost{error}. The relay keeps the encoder, and this studio \
+             its players, for up to 10 minutes."
+        ),
+        "Nothing to do if it comes back in seconds. Else look at this studio's Internet connection, \
+         and whether the relay runs.",
     ))
 }
 
@@ -280,7 +349,7 @@ impl fmt::Display for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Latency, PlayerStatus, Recording, Spread, Status, Video};
+    use crate::status::{Latency, PlayerStatus, Recording, Spread, Stalls, Status, Video};
 
     fn live() -> FeedStatus {
         FeedStatus {
@@ -361,6 +430,7 @@ mod tests {
         let found = only(&feed, &[down]);
         assert_eq!(found.place, Place::Backhaul);
         assert!(found.text.starts_with("The connection to berlin is lost (timed out)"));
+        assert!(found.text.contains("keeps the encoder"));
         assert_eq!(only(&live(), &[link(LinkState::Racing)]).place, Place::Backhaul);
         // Nothing comes while the link is lost, and the encoder is not to blame.
         let mut silent = FeedStatus { state: FeedState::Stalled, ..live() };
@@ -398,14 +468,67 @@ mod tests {
         assert!(!feed.weak);
     }
 
+    fn words(feed: FeedStatus, link: LinkStatus) -> (bool, bool) {
+        let status = Status { feeds: vec![feed], links: vec![link], ..Status::default() };
+        let feed = &status.diagnosed().feeds[0];
+        (feed.weak, feed.held)
+    }
+
     #[test]
     fn a_live_feed_with_a_problem_on_its_way_is_weak() {
-        let status = Status {
-            feeds: vec![live()],
-            links: vec![link(LinkState::Racing)],
-            ..Status::default()
-        };
-        assert!(status.diagnosed().feeds[0].weak);
+        let lossy = LinkStatus { loss: Some(0.12), ..link(LinkState::Up) };
+        assert_eq!(words(live(), lossy), (true, false));
+        assert_eq!(words(live(), link(LinkState::Up)), (false, false));
+    }
+
+    #[test]
+    fn a_feed_is_held_while_its_relay_is_away() {
+        for state in [FeedState::Live, FeedState::Stalled, FeedState::Reconnecting] {
+            for link_state in [LinkState::Racing, LinkState::Connecting, LinkState::Refused] {
+                let feed = FeedStatus { state, ..live() };
+                assert_eq!(words(feed, link(link_state)), (false, true), "{state:?}");
+            }
+        }
+        // The link is back, and the relay has not said yet what there is.
+        let interrupted = FeedStatus { state: FeedState::Reconnecting, ..live() };
+        assert_eq!(words(interrupted, link(LinkState::Up)), (false, true));
+        // The encoder left before the link did, or publishes to the studio itself.
+        let gone = FeedStatus { publication: None, via: None, ..live() };
+        let gone = FeedStatus { state: FeedState::Reconnecting, ..gone };
+        assert_eq!(words(gone, link(LinkState::Connecting)), (false, false));
+        let here = FeedStatus { via: None, ..live() };
+        assert_eq!(words(here, link(LinkState::Connecting)), (false, false));
+        // A relay's own view.
+        let kept = || FeedStatus { studio: Some("ABCD".into()), via: None, ..live() };
+        let studio = |state| LinkStatus { peer: "room (ABCD)".into(), ..link(state) };
+        assert_eq!(words(kept(), studio(LinkState::Connecting)), (false, true));
+        assert_eq!(words(kept(), studio(LinkState::Up)), (false, false));
+        let over = FeedStatus { state: FeedState::Waiting, publication: None, ..kept() };
+        assert_eq!(words(over, studio(LinkState::Connecting)), (false, false));
+    }
+
+    #[test]
+    fn a_way_that_stalls_is_weak_and_a_long_gop_is_not() {
+        let mut feed = live();
+        feed.encoder_stalls = Some(Stalls { last_minute: 12, longest_ms: 400 });
+        let found = only(&feed, &[link(LinkState::Up)]);
+        assert_eq!(found.place, Place::Encoder);
+        assert!(found.text.contains("stalled 12 times in the last minute, for up to 400 ms"));
+        assert_eq!(words(feed.clone(), link(LinkState::Up)), (true, false));
+        // Of an uplink that is too slow that is said, and no more.
+        feed.latency.encoder_growth_ms = Some(3_000.0);
+        assert!(only(&feed, &[link(LinkState::Up)]).text.contains("too slow"));
+        feed = live();
+        feed.encoder_stalls = Some(Stalls { last_minute: 3, longest_ms: 400 });
+        assert_eq!(problems(&feed, &[link(LinkState::Up)]), []);
+        let video = feed.video.as_mut().unwrap();
+        video.keyframe_interval_s = Some(4.0);
+        assert_eq!(problems(&feed, &[link(LinkState::Up)]), []);
+        feed.video.as_mut().unwrap().keyframe_interval_s = Some(10.0);
+        let found = only(&feed, &[link(LinkState::Up)]);
+        assert!(found.advice && found.text.starts_with("The keyframe interval is 10 s"));
+        assert!(found.remedy.contains("to 2 s"));
+        assert_eq!(words(feed, link(LinkState::Up)), (false, false));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct Publish {
     /// The same with TLS, where encoders that verify certificates are let in.
     #[serde(default)]
     pub server_tls: Option<String>,
+    /// Where a phone measures its way to the relay, if the relay has such a page that browsers trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measure: Option<String>,
     /// The encoder's field "Stream key".
     pub key: KeyText,
     /// Both in one.
@@ -38,7 +41,13 @@ impl Publish {
             ),
             server,
             server_tls: None,
+            measure: None,
         }
+    }
+
+    /// The same settings with a page on which a phone measures its way there.
+    pub fn with_measuring(self, measure: Option<String>) -> Self {
+        Self { measure, ..self }
     }
 
     /// The same settings with RTMPS beside them, if there is a port for it.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{DataDir, StoreError, unix_seconds};
 use crate::login::Login;
 use crate::secret::{FeedName, Secret, StreamKey};
+use crate::status::PlayTiming;
 
 const FILE: &str = "feeds.toml";
 
@@ -32,12 +33,20 @@ pub struct StoredFeed {
     /// Since when it is recorded, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<u64>,
+    /// When its players get it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timing: PlayTiming,
+}
+
+fn is_default(timing: &PlayTiming) -> bool {
+    *timing == PlayTiming::default()
 }
 
 impl StoredFeed {
     fn new(name: FeedName) -> Self {
         let created = unix_seconds(SystemTime::now());
-        Self { name, secret: Secret::random(), created, auth: None, recorded: None }
+        let (secret, timing) = (Secret::random(), PlayTiming::default());
+        Self { name, secret, created, auth: None, recorded: None, timing }
     }
 
     /// What its encoder types.
@@ -128,6 +137,21 @@ impl Feeds {
         if self.feeds[at].recorded.is_some() != on {
             let mut feeds = self.feeds.clone();
             feeds[at].recorded = on.then(|| unix_seconds(SystemTime::now()));
+            self.save(feeds)?;
+        }
+        Ok(self.feeds[at].clone())
+    }
+
+    /// Says when a feed's players get it.
+    pub fn set_timing(
+        &mut self,
+        name: &FeedName,
+        timing: PlayTiming,
+    ) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        if self.feeds[at].timing != timing {
+            let mut feeds = self.feeds.clone();
+            feeds[at].timing = timing;
             self.save(feeds)?;
         }
         Ok(self.feeds[at].clone())
@@ -254,6 +278,22 @@ mod tests {
         assert_eq!(again.set_recorded(&camera, false).unwrap().recorded, None);
         let unknown = "roof".parse().unwrap();
         assert!(matches!(again.set_recorded(&unknown, true), Err(FeedError::Unknown { .. })));
+    }
+
+    #[test]
+    fn timing_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let camera: FeedName = "camera".parse().unwrap();
+        feeds.set_auth(&camera, true).unwrap();
+        let timing = PlayTiming { play_delay_ms: Some(1_000), play_max_delay_ms: None };
+        assert_eq!(feeds.set_timing(&camera, timing).unwrap().timing, timing);
+        let mut again = Feeds::load(&data).unwrap();
+        assert_eq!(again.list()[0].timing, timing);
+        let none = PlayTiming::default();
+        assert_eq!(again.set_timing(&camera, none).unwrap().timing, none);
+        assert_eq!(Feeds::load(&data).unwrap().list()[0].timing, none);
     }
 
     #[test]

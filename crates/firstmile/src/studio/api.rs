@@ -1,19 +1,21 @@
 //! The studio as dashboard and API see it, and what they change.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hub::Cut;
 use tracing::info;
 
 use super::Node;
+use super::uplink::Uplink;
 use crate::events::{About, Events, Kind, Severity};
 use crate::secret::FeedName;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
-    is_cut_off,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Stalls, Status,
+    feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
-use crate::web::{self, ApiError};
+use crate::web::{self, ApiError, FeedChange};
 
 impl web::Node for Node {
     fn events(&self) -> &Events {
@@ -76,6 +78,7 @@ impl web::Node for Node {
         let feed = store.feeds.add(&name)?;
         self.push_keys(&store);
         self.switch_recordings(&store);
+        self.apply_timing(&feed);
         drop(store);
         info!(feed = %name, "added");
         self.tell(Kind::FeedAdded, &name, "was added");
@@ -129,6 +132,21 @@ impl web::Node for Node {
         Ok(self.info(&feed))
     }
 
+    fn change_feed(&self, name: &str, change: FeedChange) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let known = store.feeds.find(name.as_str()).map(|feed| feed.timing);
+        let timing = change.applied_to(known.unwrap_or_default());
+        self.config.check_timing(timing).map_err(|why| {
+            ApiError::invalid(&why, r#"send for example {"play_delay_ms": 1000}"#)
+        })?;
+        let feed = store.feeds.set_timing(&name, timing)?;
+        self.apply_timing(&feed);
+        drop(store);
+        info!(feed = %name, ?timing, "when its players get it was set");
+        Ok(self.info(&feed))
+    }
+
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
         Ok(self.recorder.list())
     }
@@ -171,12 +189,22 @@ impl Node {
             status.play_lan = Some(KeyText::play_lan(&host, self.rtmp.port(), name, key));
         }
         (status.player_list, status.latency.player_queue_ms) = self.players.of(name, now);
+        let timing = self.timing(feed);
+        status.play_delay_ms = timing.delay.as_millis() as u64;
+        let max_delay = timing.max_delay.unwrap_or(self.config.play.max_delay);
+        status.play_max_delay_ms = Some(max_delay.as_millis() as u64);
+        let backfilled = |uplink: &Arc<Uplink>| uplink.inbox().backfilled(name);
+        status.drops.backfilled_tags = self.uplinks.iter().map(backfilled).sum();
         let Some(publication) = snapshot.publication else { return status };
         for uplink in &self.uplinks {
             let Some(figures) = uplink.inbox().figures(publication) else { continue };
             status.via = Some(uplink.relay().name.clone());
             status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);
             status.latency.relay_queue_ms = figures.relay_queue;
+            // What is measured here is the whole way, the backhaul included.
+            status.encoder_stalls = figures
+                .stalls
+                .map(|stalls| Stalls { last_minute: stalls.count, longest_ms: stalls.longest_ms });
             let rtt = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
             let way = figures.backhaul.map(|way| way.as_secs_f64() * 1_000.0);
             status.latency.backhaul_ms = way.or(rtt);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Result;
 use backhaul::{FeedKey, Hello};
-use hub::{Feed, Hub};
+use hub::{Feed, Hub, Timing};
 use media::PublicationId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -156,6 +156,7 @@ impl Studio {
             config,
         });
         node.switch_recordings(&node.lock());
+        node.lock().feeds.list().iter().for_each(|feed| node.apply_timing(feed));
         let dialer = Dialer::new(identity).with_congestion(node.config.backhaul.congestion);
         let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);
         Ok(Self { node, dialer, rtmp, rtmps, http, token, traces, _run: run })
@@ -357,6 +358,7 @@ impl Node {
             let (host, port) = uplink.rtmp_place();
             Publish::new(&uplink.relay().name, &host, port, key)
                 .with_tls(&host, uplink.rtmps_port())
+                .with_measuring(uplink.measure_url())
         };
         let host = self.lan_host();
         let rtmps = self.rtmps.filter(|_| self.certificate.covers(&host));
@@ -373,7 +375,21 @@ impl Node {
             publish,
             play: Some(self.play_url(feed.name.as_str())),
             recorded: self.is_recorded(feed),
+            timing: feed.timing,
         }
+    }
+
+    /// When a feed's players get it.
+    fn timing(&self, feed: &StoredFeed) -> Timing {
+        let stored = feed.timing;
+        Timing {
+            delay: stored.play_delay_ms.map_or(self.config.play.delay, Duration::from_millis),
+            max_delay: stored.play_max_delay_ms.map(Duration::from_millis),
+        }
+    }
+
+    fn apply_timing(&self, feed: &StoredFeed) {
+        self.hub.feed(feed.name.to_string()).set_timing(self.timing(feed));
     }
 
     fn is_recorded(&self, feed: &StoredFeed) -> bool {

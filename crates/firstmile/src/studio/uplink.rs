@@ -16,10 +16,12 @@ use tracing::{debug, info, warn};
 use super::calls::{Calls, RETRY};
 use super::liveness::{LOOK_INTERVAL, Liveness, Need};
 
+use crate::config::relay::region_text;
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
+use crate::join::host_port;
 use crate::link::{Link, Transport};
 use crate::platform;
 use crate::quic::Dialer;
@@ -134,6 +136,19 @@ impl Uplink {
         self.welcome.borrow().as_ref()?.rtmps_port
     }
 
+    /// Where a phone measures its way to the relay, if browsers trust that page.
+    pub fn measure_url(&self) -> Option<String> {
+        self.welcome.borrow().as_ref().filter(|welcome| welcome.measures)?;
+        let place = host_port(&self.rtmp_place().0, self.relay.port);
+        Some(format!("https://{}/measure", place.strip_suffix(":443").unwrap_or(&place)))
+    }
+
+    /// Where the relay is, as it says.
+    fn region(&self) -> Option<String> {
+        let region = region_text(&self.welcome.borrow().as_ref()?.region);
+        Some(region).filter(|region| !region.is_empty())
+    }
+
     /// Waits until the relay has let us in once.
     pub async fn wait_up(&self) {
         // The sender lives as long as the uplink.
@@ -172,6 +187,9 @@ impl Uplink {
                 .as_ref()
                 .map_or_else(|| self.relay.address(), |link| link.remote_address().to_string()),
             transport: state.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
+            local: state.link.as_ref().and_then(Link::local_ip).map(|ip| ip.to_string()),
+            region: self.region(),
+            load: self.inbox.load(),
             state: match (&stats, state.is_refused) {
                 (Some(_), _) if state.is_raced => LinkState::Racing,
                 (Some(_), _) => LinkState::Up,

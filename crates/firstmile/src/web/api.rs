@@ -9,17 +9,17 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, events, metrics, openapi, pages};
+use super::{Context, MAX_BODY, Node, events, measure, metrics, openapi, pages};
 use crate::secret::FeedNameError;
-use crate::status::{FeedInfo, RecordingInfo, Status};
+use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
 
 /// How long an invite is good for if nobody says.
@@ -54,6 +54,7 @@ routes! {
     get "/api/v1/feeds" feeds;
     post "/api/v1/feeds" add_feed;
     delete "/api/v1/feeds/{name}" remove_feed;
+    patch "/api/v1/feeds/{name}" change_feed;
     post "/api/v1/feeds/{name}/rotate" rotate_feed;
     get "/api/v1/feeds/{name}/qr" show_qr;
     put "/api/v1/feeds/{name}/auth" set_auth;
@@ -63,8 +64,10 @@ routes! {
 }
 
 pub(super) fn router(context: Arc<Context>) -> Router {
+    let measuring = if context.meter.is_some() { measure::routes() } else { Router::new() };
     routes()
         .merge(pages::routes())
+        .merge(measuring)
         .fallback(async || {
             ApiError::not_found(
                 "there is nothing here",
@@ -174,6 +177,19 @@ async fn set_recording(
     set.await.map(Json)
 }
 
+async fn change_feed(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let changed = with_node(context, &headers, move |node| {
+        let change: FeedChange = json(body)?;
+        node.change_feed(&name, change)
+    });
+    changed.await.map(Json)
+}
+
 async fn recordings(
     context: Shared,
     headers: HeaderMap,
@@ -256,6 +272,34 @@ pub struct SetRecording {
     pub on: bool,
 }
 
+/// The body of `PATCH /api/v1/feeds/NAME`: what is absent stays, and `null` is as the configuration
+/// says for all feeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedChange {
+    /// How far behind the live edge its players are kept, in milliseconds.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub play_delay_ms: Option<Option<u64>>,
+    /// How late a player may be beside that before it skips, in milliseconds.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub play_max_delay_ms: Option<Option<u64>>,
+}
+
+impl FeedChange {
+    /// What is set after the change.
+    pub fn applied_to(self, before: PlayTiming) -> PlayTiming {
+        PlayTiming {
+            play_delay_ms: self.play_delay_ms.unwrap_or(before.play_delay_ms),
+            play_max_delay_ms: self.play_max_delay_ms.unwrap_or(before.play_max_delay_ms),
+        }
+    }
+}
+
+/// Tells `null` from what is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
 /// The body of `POST /api/v1/invites`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -330,6 +374,10 @@ impl ApiError {
 
     pub(super) fn forbidden(error: &str, hint: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, error, hint)
+    }
+
+    pub(super) fn too_much(error: &str, hint: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, error, hint)
     }
 
     pub(super) fn too_slow() -> Self {

@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Context;
 use super::api::ApiError;
+use super::{Context, measure};
 use crate::join::parse_host;
 use crate::secret::Token;
 
@@ -70,7 +70,9 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let checked = check(&context.hosts, request.method(), request.headers());
-    let is_open = !context.public || request.uri().path() == "/healthz";
+    let path = request.uri().path();
+    let is_measuring = context.meter.is_some() && measure::is_open(path);
+    let is_open = !context.public || path == "/healthz" || is_measuring;
     let checked =
         checked.and_then(|()| match is_open || has_token(&context.token, request.headers()) {
             true => Ok(()),

@@ -106,7 +106,7 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         }
     }
     type Value = fn(&FeedStatus) -> Option<f64>;
-    let simple: [(&str, &str, &str, Value); 8] = [
+    let simple: [(&str, &str, &str, Value); 13] = [
         ("firstmile_feed_bytes_total", "counter", "Bytes of media", |f| Some(f.bytes as f64)),
         ("firstmile_feed_players", "gauge", "Players connected", |f| Some(f64::from(f.players))),
         ("firstmile_feed_video_kbps", "gauge", "Video, kilobits per second", |f| {
@@ -120,6 +120,21 @@ fn feeds(page: &mut Page, feeds: &[FeedStatus]) {
         }),
         ("firstmile_feed_skipped_tags_total", "counter", "Tags skipped by the backhaul", |f| {
             Some(f.drops.skipped_tags as f64)
+        }),
+        ("firstmile_feed_backfilled_tags_total", "counter", "Tags that came afterwards", |f| {
+            Some(f.drops.backfilled_tags as f64)
+        }),
+        ("firstmile_feed_held", "gauge", "1 while its relay is away and keeps the encoder", |f| {
+            Some(f64::from(u8::from(f.held)))
+        }),
+        ("firstmile_feed_keyframe_interval_seconds", "gauge", "Between two keyframes", |f| {
+            f.video.as_ref()?.keyframe_interval_s
+        }),
+        ("firstmile_feed_encoder_stalls", "gauge", "Stalls before the relay in a minute", |f| {
+            Some(f.encoder_stalls?.last_minute as f64)
+        }),
+        ("firstmile_feed_play_delay_seconds", "gauge", "How far players are kept behind", |f| {
+            Some(f.play_delay_ms as f64 / 1000.0)
         }),
         (
             "firstmile_feed_record_survives_seconds",

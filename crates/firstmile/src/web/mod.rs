@@ -3,6 +3,7 @@
 mod api;
 mod auth;
 mod events;
+mod measure;
 mod metrics;
 mod openapi;
 mod pages;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,9 +24,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording};
+pub use api::{
+    ApiError, ErrorBody, FeedChange, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording,
+};
 pub use auth::AllowedHosts;
 
+use crate::config::Measure;
 use crate::events::Events;
 use crate::secret::Token;
 use crate::status::{FeedInfo, RecordingInfo, Status};
@@ -71,6 +75,8 @@ pub trait Node: Send + Sync + 'static {
     fn set_auth(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError>;
     /// Switches a feed's recording on or off.
     fn set_recording(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError>;
+    /// Changes what there is to set of a feed beside its key.
+    fn change_feed(&self, name: &str, change: FeedChange) -> Result<FeedInfo, ApiError>;
     /// Every publication that is recorded, oldest first.
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
     /// Forgets a feed and closes its encoder and players.
@@ -88,6 +94,8 @@ struct Context {
     private: bool,
     /// Everything but `/healthz` needs the token: strangers do not even learn what is there.
     public: bool,
+    /// There is a page on which strangers measure their way here.
+    meter: Option<Arc<measure::Meter>>,
 }
 
 /// The API for a door that the whole world reaches.
@@ -99,19 +107,33 @@ pub struct Public {
 impl Public {
     /// The API of this node.
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
-        let context = Context { node, token, hosts, private: true, public: true };
+        let context = Context { node, token, hosts, private: true, public: true, meter: None };
         Self { app: api::router(Arc::new(context)) }
     }
 
-    /// Answers one connection's requests until it closes, `shutdown`, or [`PUBLIC_LIFE`] is over.
-    pub async fn serve<S>(&self, stream: S, shutdown: impl Future<Output = ()>)
+    /// The same with a page on which anybody measures the way here; `host` and `region` are shown.
+    pub fn with_measuring(
+        node: Arc<dyn Node>,
+        token: Token,
+        hosts: AllowedHosts,
+        (bounds, host, region): (Measure, &str, Option<&str>),
+    ) -> Self {
+        let meter = Some(measure::Meter::new(bounds, host, region));
+        let context = Context { node, token, hosts, private: true, public: true, meter };
+        Self { app: api::router(Arc::new(context)) }
+    }
+
+    /// Answers the requests of one connection from `peer` until it closes, `shutdown`, or
+    /// [`PUBLIC_LIFE`] is over.
+    pub async fn serve<S>(&self, stream: S, peer: SocketAddr, shutdown: impl Future<Output = ()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let app = self.app.clone().layer(Extension(measure::Peer(peer.ip())));
         let stop = async {
             let _ = tokio::time::timeout(PUBLIC_LIFE, shutdown).await;
         };
-        let served = connection(stream, self.app.clone(), PUBLIC_HEAD_TIMEOUT, stop);
+        let served = connection(stream, app, PUBLIC_HEAD_TIMEOUT, stop);
         // One that does not read its answer has some seconds after the end.
         match tokio::time::timeout(PUBLIC_LIFE + DRAIN, served).await {
             Ok(Ok(())) => {}
@@ -154,7 +176,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
-    let app = api::router(Arc::new(Context { node, token, hosts, private, public: false }));
+    let context = Context { node, token, hosts, private, public: false, meter: None };
+    let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();

@@ -13,9 +13,9 @@ pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-sr
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const CSS: &str = "text/css; charset=utf-8";
+pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type and content of each file.
@@ -49,12 +49,13 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::measure;
     use super::*;
 
     /// Peers choose names, clients and errors: what a page shows of them has to stay text.
     #[test]
     fn the_page_makes_text_nodes_only() {
-        for (path, kind, text) in FILES {
+        for (path, kind, text) in FILES.into_iter().chain(measure::FILES) {
             for word in [
                 "innerHTML",
                 "outerHTML",
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_page_asks_nobody_else() {
-        for (path, _, text) in FILES {
+        for (path, _, text) in FILES.into_iter().chain(measure::FILES) {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             for scheme in ["http://", "https://", "url(", "@import", "//cdn", "wss:"] {
                 assert!(!text.contains(scheme), "{path} has {scheme}");

@@ -29,8 +29,12 @@ enum Form {
     /// The URL with the key.
     #[default]
     Url,
-    /// A link that makes a connection in Larix Broadcaster.
+    /// A link that makes a connection in Larix Broadcaster, and in IRL Pro.
     Larix,
+    /// A link that makes a stream in Moblin.
+    Moblin,
+    /// Where a phone measures its way to the relay; no key is in it.
+    Measure,
 }
 
 /// The code as an SVG picture.
@@ -60,6 +64,8 @@ fn text(feed: &FeedInfo, wanted: Wanted) -> Result<String, ApiError> {
     Ok(match wanted.form {
         Form::Url => url,
         Form::Larix => larix(&url, &format!("{} ({})", feed.name, publish.relay)),
+        Form::Moblin => moblin(&url, &format!("{} ({})", feed.name, publish.relay)),
+        Form::Measure => publish.measure.clone().ok_or_else(missing)?,
     })
 }
 
@@ -71,6 +77,18 @@ fn larix(url: &str, name: &str) -> String {
         escape(url),
         escape(name)
     )
+}
+
+/// A link of Moblin ("Import settings using moblin://" in its README) that makes a stream and chooses
+/// it, with a keyframe every two seconds.
+fn moblin(url: &str, name: &str) -> String {
+    let settings = serde_json::json!({ "streams": [{
+        "name": name,
+        "url": url,
+        "selected": true,
+        "video": { "maxKeyFrameInterval": 2 },
+    }] });
+    format!("moblin://?{}", escape(&settings.to_string()))
 }
 
 /// RFC 3986 §2.1: everything but unreserved characters as `%XX`.
@@ -87,7 +105,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Publish;
+    use crate::status::{PlayTiming, Publish};
 
     const KEY: &str = "camera-0123456789ABCDEFGHJKMNPQRS";
 
@@ -95,6 +113,7 @@ mod tests {
         let key = KEY.parse().unwrap();
         let berlin = Publish::new("berlin", "relay.example", 1935, &key)
             .with_tls("relay.example", Some(4433));
+        let berlin = berlin.with_measuring(Some("https://relay.example:4433/measure".into()));
         let here = Publish::new("this studio", "10.0.0.2", 1936, &key);
         FeedInfo {
             name: "camera".into(),
@@ -102,6 +121,7 @@ mod tests {
             auth: None,
             play: None,
             recorded: false,
+            timing: PlayTiming::default(),
         }
     }
 
@@ -125,6 +145,36 @@ mod tests {
                  &conn[][active]=on"
             )
         );
+    }
+
+    #[test]
+    fn what_moblin_reads_and_where_to_measure() {
+        let text = text_of(0, Form::Moblin, true).unwrap();
+        let json = text.strip_prefix("moblin://?").unwrap();
+        assert!(!json.contains(['{', '"', ' ', '&', '#']), "{json}");
+        let mut bytes = Vec::new();
+        let mut rest = json.as_bytes();
+        while let [first, after @ ..] = rest {
+            let (byte, after) = match first {
+                b'%' => {
+                    (u8::from_str_radix(&json[json.len() - after.len()..][..2], 16), &after[2..])
+                }
+                plain => (Ok(*plain), after),
+            };
+            bytes.push(byte.unwrap());
+            rest = after;
+        }
+        let settings: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let stream = &settings["streams"][0];
+        assert_eq!(stream["url"], format!("rtmps://relay.example:4433/live/{KEY}"));
+        assert_eq!(
+            (&stream["name"], &stream["selected"]),
+            (&"camera (berlin)".into(), &true.into())
+        );
+        assert_eq!(stream["video"]["maxKeyFrameInterval"], 2);
+        let measure = text_of(0, Form::Measure, false);
+        assert_eq!(measure.as_deref(), Some("https://relay.example:4433/measure"));
+        assert_eq!(text_of(1, Form::Measure, false), None);
     }
 
     #[test]

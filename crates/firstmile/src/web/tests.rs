@@ -34,7 +34,8 @@ fn info(feed: &StoredFeed) -> FeedInfo {
     let publish = publish(&feed.key());
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
     let recorded = feed.recorded.is_some();
-    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded }
+    let timing = feed.timing;
+    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded, timing }
 }
 
 impl Node for FakeNode {
@@ -77,6 +78,13 @@ impl Node for FakeNode {
     fn set_recording(&self, name: &str, on: bool) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
         Ok(info(&self.feeds.lock().unwrap().set_recorded(&name, on)?))
+    }
+
+    fn change_feed(&self, name: &str, change: FeedChange) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut feeds = self.feeds.lock().unwrap();
+        let known = feeds.find(name.as_str()).map(|feed| feed.timing).unwrap_or_default();
+        Ok(info(&feeds.set_timing(&name, change.applied_to(known))?))
     }
 
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
@@ -199,6 +207,7 @@ async fn what_changes_something_needs_the_token() {
         ("POST", "/api/v1/feeds/camera/rotate"),
         ("PUT", "/api/v1/feeds/camera/auth"),
         ("PUT", "/api/v1/feeds/camera/recording"),
+        ("PATCH", "/api/v1/feeds/camera"),
         ("GET", "/api/v1/recordings"),
         ("DELETE", "/api/v1/feeds/camera"),
         ("POST", "/api/v1/invites"),
@@ -226,6 +235,28 @@ async fn recording_is_switched_on_and_off() {
     );
     assert_eq!(node.call("PUT", path, "{}").await.status, 400);
     assert_eq!(node.call("GET", "/api/v1/recordings", "").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn players_get_a_delay_and_lose_it() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera";
+    let set = async |body: &str| {
+        let answer = node.call("PATCH", path, body).await;
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text);
+        let feed = answer.json();
+        (feed["play_delay_ms"].as_u64(), feed["play_max_delay_ms"].as_u64())
+    };
+    assert_eq!(set(r#"{"play_delay_ms":1500}"#).await, (Some(1_500), None));
+    assert_eq!(set(r#"{"play_max_delay_ms":4000}"#).await, (Some(1_500), Some(4_000)));
+    assert_eq!(set(r#"{"play_delay_ms":null}"#).await, (None, Some(4_000)));
+    assert_eq!(set("{}").await, (None, Some(4_000)));
+    assert_eq!(Feeds::load(&node.data).unwrap().list()[0].timing.play_max_delay_ms, Some(4_000));
+    for wrong in [r#"{"play_delay":1}"#, r#"{"play_delay_ms":-1}"#, r#"{"play_delay_ms":"1s"}"#] {
+        assert_eq!(node.call("PATCH", path, wrong).await.status, 400, "{wrong}");
+    }
+    let none = node.call("PATCH", "/api/v1/feeds/roof", r#"{"play_delay_ms":1}"#).await;
+    assert_eq!(none.status, 404);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use backhaul::{
     Announce, Answered, Datagram, Ended, Event, FeedProblem, Kept, Message, Ranges, Refusal,
-    Report, Session, Skip, StreamHeader, Subscribe, TagHeader, VERSION, Want, Welcome,
+    Report, Session, Skip, Stalls, StreamHeader, Subscribe, TagHeader, VERSION, Want, Welcome,
 };
 use bytes::{Bytes, BytesMut};
 use firstmile::control::Control;
@@ -108,6 +108,8 @@ impl House {
             host: "\u{202e}example".into(),
             rtmp_port: 1_935,
             rtmps_port: None,
+            region: "\u{202e}example".into(),
+            measures: true,
         });
         control.flush().await.unwrap();
         // What is announced before this is subscribed twice.
@@ -396,6 +398,7 @@ fn positions_and_times_that_cannot_be() {
                     subscription,
                     encoder_growth_ms: far * if n % 8 == 1 { 1 } else { -1 },
                     skipped: last,
+                    stalls: Some(Stalls { count: last, longest_ms: last }),
                 }),
                 2 => Message::Ended(Ended { publication: publication(n), edges: video_only(last) }),
                 _ => Message::Want(Want {

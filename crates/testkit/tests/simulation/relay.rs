@@ -130,6 +130,8 @@ impl Pump {
                     host,
                     rtmp_port: 1935,
                     rtmps_port: None,
+                    region: String::new(),
+                    measures: false,
                 });
             }
             Event::Message(message) => message,

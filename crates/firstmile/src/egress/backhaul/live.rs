@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use backhaul::{Ended, Message, Ranges, Report, Sender, StreamChoice, Subscribe};
+use backhaul::{Ended, Message, Ranges, Report, Sender, Stalls, StreamChoice, Subscribe};
 use hub::{Feed, Item, Lane, Lanes, Resume};
 use media::PublicationId;
 
@@ -180,8 +180,16 @@ impl Live {
         self.sender.is_received(number)
     }
 
-    pub(super) fn report(&self, encoder_growth_ms: i64) -> Message {
-        let (subscription, skipped) = (self.subscription, self.lanes.skipped());
-        Message::Report(Report { subscription, encoder_growth_ms, skipped })
+    pub(super) fn report(&self, encoder: &hub::Snapshot) -> Message {
+        let stalls = encoder.stalls.map(|stalls| Stalls {
+            count: stalls.count.into(),
+            longest_ms: stalls.longest.as_millis() as u64,
+        });
+        Message::Report(Report {
+            subscription: self.subscription,
+            encoder_growth_ms: encoder.encoder_growth_ms.unwrap_or(0),
+            skipped: self.lanes.skipped(),
+            stalls,
+        })
     }
 }

@@ -238,8 +238,7 @@ impl Pump {
             let Some(live) = &outlet.live else { continue };
             is_live = true;
             if is_report_due {
-                let growth = outlet.feed.snapshot(now).encoder_growth_ms.unwrap_or(0);
-                self.outbox.say(&live.report(growth));
+                self.outbox.say(&live.report(&outlet.feed.snapshot(now)));
             }
         }
         if !is_live {

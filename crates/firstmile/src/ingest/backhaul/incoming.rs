@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use backhaul::{
-    Arrival, Ended, Message, Ranges, Receiver, Release, Report, Settled, Skip, Subscribe, TagHeader,
+    Arrival, Ended, Message, Ranges, Receiver, Release, Report, Settled, Skip, Stalls, Subscribe,
+    TagHeader,
 };
 use bytes::Bytes;
 use hub::{Feed, Publisher};
@@ -38,6 +39,8 @@ pub struct Figures {
     pub skipped: u64,
     /// How long the way from the relay takes now, one way.
     pub backhaul: Option<Duration>,
+    /// How often the encoder's way to the relay stalled in the last minute.
+    pub stalls: Option<Stalls>,
 }
 
 /// Why a publication is not, or no longer, on air here; for the relay and the log.
@@ -267,6 +270,7 @@ impl Incoming {
     pub(super) fn report(&mut self, report: &Report) {
         self.figures.encoder_growth_ms = report.encoder_growth_ms;
         self.figures.skipped = report.skipped;
+        self.figures.stalls = report.stalls;
     }
 
     /// What was received, if that changed since the last call.

@@ -28,6 +28,10 @@ pub(super) struct Missing {
     recorders: HashMap<PublicationId, FeedRecorder>,
     /// The last numbers of publications that are over.
     kept: HashMap<PublicationId, u64>,
+    /// Which feeds the publications are of that were asked for; forgotten with the link.
+    feeds: HashMap<PublicationId, String>,
+    /// Tags that came because they were asked for, by feed; those that the studio has alone.
+    came: HashMap<String, u64>,
 }
 
 impl Missing {
@@ -39,6 +43,8 @@ impl Missing {
             wants: Wants::default(),
             recorders: HashMap::new(),
             kept: HashMap::new(),
+            feeds: HashMap::new(),
+            came: HashMap::new(),
         }
     }
 
@@ -48,7 +54,8 @@ impl Missing {
 
     /// A new link: what was asked for on the one before is lost with it.
     pub(super) fn joined(&mut self, now: Instant) {
-        *self = Self { joined: now, ..Self::new(self.source.clone()) };
+        let came = std::mem::take(&mut self.came);
+        *self = Self { joined: now, came, ..Self::new(self.source.clone()) };
     }
 
     /// Nothing is heard of the relay: what it has to tell may still be on its way.
@@ -104,6 +111,7 @@ impl Missing {
             if let Some(want) = want {
                 debug!(feed, %publication, ranges = ?want.ranges, "wanted");
                 self.recorders.insert(publication, recorder.clone());
+                self.feeds.insert(publication, feed.to_owned());
                 messages.push(Message::Want(want));
             }
         }
@@ -133,7 +141,15 @@ impl Missing {
         if let Some(recorder) = self.recorders.get(&publication) {
             let position = Position { publication, number, previous };
             recorder.append(position, &Tag::new(track, timestamp, body), SystemTime::now());
+            if let Some(feed) = self.feeds.get(&publication) {
+                *self.came.entry(feed.clone()).or_default() += 1;
+            }
         }
+    }
+
+    /// Tags of a feed that came afterwards, since the start.
+    pub(super) fn came(&self, feed: &str) -> u64 {
+        self.came.get(feed).copied().unwrap_or(0)
     }
 
     /// The relay has sent all that it has of what was asked for.

@@ -6,6 +6,7 @@ mod tag_stream;
 mod way;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,6 +48,8 @@ const ANNOUNCE_RATE: f64 = 16.0;
 const MAX_HELD_BYTES: usize = 128 << 20;
 /// How long a relay may take to read what is said to it.
 const UNREAD: Duration = Duration::from_secs(10);
+/// A relay that has not said how much it has to do. No number on the wire is as high.
+const NO_LOAD: u64 = u64::MAX;
 /// Publications that were cut here and are remembered.
 const MAX_CLOSED: usize = 64;
 
@@ -84,6 +87,8 @@ pub struct Inbox {
     missing: Mutex<Missing>,
     received: Notify,
     announces: Mutex<Bucket>,
+    /// How much the relay has to do in percent, as it says; [`NO_LOAD`] if it does not.
+    load: AtomicU64,
     /// What the relay makes the log say.
     lines: Lines,
 }
@@ -98,6 +103,7 @@ impl Inbox {
             missing: Mutex::new(Missing::new(source)),
             received: Notify::new(),
             announces: Mutex::new(Bucket::full(ANNOUNCES, Instant::now())),
+            load: AtomicU64::new(NO_LOAD),
             lines: Lines::default(),
         }
     }
@@ -119,6 +125,17 @@ impl Inbox {
         Some(Figures { backhaul: self.lock_way().delay(), ..figures })
     }
 
+    /// The part of what the relay can do that is in use, 0 to 1, as it says on this link.
+    pub fn load(&self) -> Option<f64> {
+        let percent = Some(self.load.load(Ordering::Relaxed)).filter(|load| *load != NO_LOAD)?;
+        Some(percent.min(100) as f64 / 100.0)
+    }
+
+    /// Tags of a feed that came afterwards because its recording lacked them, since the start.
+    pub fn backfilled(&self, feed: &str) -> u64 {
+        self.lock_missing().came(feed)
+    }
+
     /// Runs an open link until it is lost; the session is open.
     ///
     /// # Errors
@@ -131,6 +148,7 @@ impl Inbox {
         feeds: &dyn Feeds,
     ) -> Result<()> {
         *self.lock_way() = Way::default();
+        self.load.store(NO_LOAD, Ordering::Relaxed);
         self.lock_missing().joined(Instant::now());
         let over = self.converse(link, control, feeds).await;
         self.lock().values_mut().for_each(Incoming::interrupt);
@@ -250,6 +268,7 @@ impl Inbox {
                 self.lock_missing().answered(&answered, &self.lines);
             }
             Message::FeedProblem(problem) => feeds.refused(&problem.name, &problem.text),
+            Message::Load(load) => self.load.store(load.percent, Ordering::Relaxed),
             other => debug!(?other, "ignored"),
         }
         Ok(None)

@@ -46,6 +46,8 @@ export const check = () => ask("GET", "/api/v1/feeds");
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
+/** `timing` has what is to be set of `play_delay_ms` and `play_max_delay_ms`; null: as for all feeds. */
+export const setTiming = (name, timing) => ask("PATCH", feed(name), timing);
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
 
 const EVENTS = "/api/v1/events";

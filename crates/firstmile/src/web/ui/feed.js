@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { graph } from "./history.js";
 import { setup } from "./setup.js";
-import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, rate, span, stateOf } from "./words.js";
+import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, placeOf, rate, span, stateOf } from "./words.js";
 
 /** The players of a feed that a card names; the rest is a number. */
 const PLAYERS_SHOWN = 4;
@@ -23,7 +23,7 @@ export function card(feed, points, links, ui, act) {
       h("h2", {}, feed.name, feed.studio && h("small", {}, ` of ${feed.studio}`)),
       h("p", { class: "state", title: meaning }, word),
       feed.recording?.on && h("p", { class: "rec" }, "● REC")),
-    feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: "problem" },
+    feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: problem.advice ? "problem advice" : "problem" },
       h("b", {}, problem.place), h("p", {}, problem.text), h("p", { class: "remedy" }, problem.remedy))),
     figures(feed),
     way(feed, links),
@@ -32,7 +32,7 @@ export function card(feed, points, links, ui, act) {
       graph(points, "delay", "Delay on the way", CALM_MS, ms(delayOf(feed)), ms)),
     recording(feed),
     ui.canChange && actions(feed, ui, act),
-    ui.canChange && ui.open === feed.name && setup(feed, ui, act));
+    ui.canChange && ui.open === feed.name && setup(feed, links, ui, act));
 }
 
 function figures(feed) {
@@ -47,6 +47,7 @@ function figures(feed) {
     figure("Frames", video?.fps ? `${video.fps.toFixed(video.fps < 10 ? 1 : 0)} fps` : "–"),
     figure("Picture", size),
     figure("Codec", codecs),
+    video && figure("Keyframes", video.keyframe_interval_s ? `every ${video.keyframe_interval_s.toFixed(1)} s` : "–"),
     figure("On air", span(feed.since_s)));
 }
 
@@ -58,26 +59,37 @@ function way(feed, links) {
   const sick = new Set(feed.problems.map((problem) => problem.place));
   const step = (place, title, ...lines) =>
     h("li", { class: sick.has(place) ? "sick" : "" }, h("b", {}, title), lines.filter(Boolean).map((line) => h("span", {}, line)));
-  const link = links.find((link) => link.peer === feed.via);
+  const ways = links.filter((link) => link.peer === feed.via);
   const growth = latency.encoder_growth_ms;
   const late = (growth ?? 0) < PROMPT_MS ? "in time" : `${ms(growth)} late`;
   const queue = latency.relay_queue_ms;
   const wait = latency.player_queue_ms;
+  const stalls = feed.encoder_stalls;
+  const stalled = stalls?.last_minute > 0 && `stalled ${stalls.last_minute}× in a minute, up to ${ms(stalls.longest_ms)}`;
   const players = feed.player_list.slice(0, PLAYERS_SHOWN).map((player) => {
     const skipped = player.skipped_tags > 0 ? `, skipped ${player.skipped_tags}` : "";
-    return `${player.client || "a player"}: waits ${player.queue_ms ? ms(player.queue_ms.p50) : "–"}${skipped}`;
+    return [h("bdi", {}, player.client || "a player"), `: waits ${player.queue_ms ? ms(player.queue_ms.p50) : "–"}${skipped}`];
   });
   const more = feed.players - players.length;
-  if (feed.studio) return relayWay(feed, links, late, step);
+  if (feed.studio) return relayWay(feed, links, [late, stalled], step);
   return h("ol", { key: "way", class: "way" },
-    step("encoder", "Encoder", feed.publication ? late : "not here"),
-    feed.via && step("relay", feed.via, queue && `waits ${ms(queue.p50)}, worst ${ms(queue.p99)}`),
-    feed.via && step("backhaul", "Backhaul",
-      link && `${link.transport.toUpperCase()}, round trip ${ms(link.rtt_ms)}, loss ${percent(link.loss)}`,
+    step("encoder", "Encoder", ...(feed.publication && !feed.held ? [late, stalled] : [feed.held ? "kept by the relay" : "not here"])),
+    feed.via && step("relay", h("bdi", {}, feed.via), placeOf(ways[0])),
+    feed.via && step("backhaul", "Backhaul", ways.map(uplink),
+      queue && `queue ${ms(queue.p50)}, worst ${ms(queue.p99)}`,
       latency.backhaul_ms !== null && `one way ${ms(latency.backhaul_ms)}`,
-      feed.drops.skipped_tags > 0 && `skipped ${feed.drops.skipped_tags}`),
+      feed.drops.skipped_tags > 0 && `skipped ${feed.drops.skipped_tags}`,
+      feed.drops.backfilled_tags > 0 && `backfilled ${feed.drops.backfilled_tags}`),
     step("player", "Players", count(feed.players, "player", "players"),
+      feed.play_delay_ms > 0 && `kept ${ms(feed.play_delay_ms)} behind`,
       wait && `worst waits ${ms(wait.p50)}`, players, more > 0 && players.length > 0 && `and ${more} more`));
+}
+
+/** One of the links that a feed comes by: there is one for each uplink. */
+function uplink(link) {
+  const figures = `${link.transport.toUpperCase()}, round trip ${ms(link.rtt_ms)}, loss ${percent(link.loss)}`;
+  const own = link.local ? `, from ${link.local}` : "";
+  return h("span", { class: "uplink" }, link.state === "up" ? figures + own : `${link.transport.toUpperCase()}, lost${own}`);
 }
 
 /** The same as a relay sees it: its feeds end at a studio. */
@@ -85,7 +97,7 @@ function relayWay(feed, links, late, step) {
   const studio = links.find((link) => link.peer.endsWith(`(${feed.studio})`));
   const isUp = studio?.state === "up";
   return h("ol", { key: "way", class: "way" },
-    step("encoder", "Encoder", feed.publication ? late : "not here"),
+    step("encoder", "Encoder", ...(feed.publication ? late : ["not here"])),
     step("relay", "This relay", feed.record_survives_s && `the studio may be away for ${span(feed.record_survives_s)}`),
     step("backhaul", "Studio", isUp ? "connected" : "not connected",
       isUp && `${studio.transport.toUpperCase()}, round trip ${ms(studio.rtt_ms)}, loss ${percent(studio.loss)}`));

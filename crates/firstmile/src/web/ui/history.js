@@ -19,16 +19,26 @@ export function remember(histories, status, now) {
   for (const feed of status.feeds) {
     const known = (histories.get(keyOf(feed)) ?? []).filter((point) => now - point.at < LENGTH_MS);
     const skips = feed.drops.skipped_tags + feed.drops.player_skipped_tags;
-    const before = known.at(-1)?.skips ?? skips;
-    known.push({ at: now, kbps: kbpsOf(feed), delay: delayOf(feed), skips, skipped: Math.max(0, skips - before) });
+    const fills = feed.drops.backfilled_tags ?? 0;
+    const before = known.at(-1) ?? { skips, fills };
+    known.push({
+      at: now,
+      kbps: kbpsOf(feed),
+      delay: delayOf(feed),
+      skips,
+      fills,
+      skipped: Math.max(0, skips - before.skips),
+      filled: Math.max(0, fills - before.fills),
+    });
     next.set(keyOf(feed), known);
   }
   return next;
 }
 
 /**
- * One graph: `field` of the points over two minutes, with a mark where tags were skipped. Values far
- * below `calm` stay flat: jitter is no mountain.
+ * One graph: `field` of the points over two minutes, with a mark above where tags were skipped, and one
+ * below where some came afterwards for the recording. Values far below `calm` stay flat: jitter is no
+ * mountain.
  */
 export function graph(points, field, label, calm, latest, words) {
   const now = points.at(-1)?.at ?? 0;
@@ -47,13 +57,17 @@ export function graph(points, field, label, calm, latest, words) {
     lines.at(-1).push(`${x(point)},${y(point[field])}`);
     last = point.at;
   }
-  const marks = points.filter((point) => point.skipped > 0);
-  const skipped = marks.reduce((sum, point) => sum + point.skipped, 0);
+  const marks = (count, y1, y2) => points.filter((point) => point[count] > 0).map((point) =>
+    h("line", { class: count, x1: x(point), x2: x(point), y1, y2 }));
+  const sum = (count) => points.reduce((sum, point) => sum + point[count], 0);
+  const [skipped, filled] = [sum("skipped"), sum("filled")];
   return h("figure", { class: `graph ${field}` },
     h("figcaption", {}, h("span", {}, label), h("b", {}, latest),
       values.length > 0 && h("span", { class: "quiet" }, `most ${words(Math.max(...values))}`),
-      skipped > 0 && h("span", { class: "skip" }, `${skipped} skipped`)),
+      skipped > 0 && h("span", { class: "skipped" }, `${skipped} skipped`),
+      filled > 0 && h("span", { class: "filled" }, `${filled} backfilled`)),
     h("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${label}, two minutes` },
-      marks.map((point) => h("line", { class: "skip", x1: x(point), x2: x(point), y1: 0, y2: HEIGHT })),
+      marks("filled", HEIGHT / 2, HEIGHT),
+      marks("skipped", 0, HEIGHT / 2),
       lines.map((line) => h("polyline", { points: line.join(" ") }))));
 }

@@ -1,7 +1,7 @@
 // The node's links: a studio's relays, or a relay's studios.
 
 import { h } from "./dom.js";
-import { ms, percent } from "./words.js";
+import { ms, percent, placeOf } from "./words.js";
 
 const STATES = { up: "connected", connecting: "not connected", racing: "silent, being called anew", refused: "refused" };
 
@@ -19,5 +19,6 @@ export function linkList(status) {
       h("span", { class: "quiet" }, link.state === "up"
         ? `${link.transport.toUpperCase()} · ${ms(link.rtt_ms)} · loss ${percent(link.loss)} · ${link.address}`
         : link.address),
+      h("span", { class: "quiet" }, placeOf(link)),
       link.state !== "up" && link.last_error && h("span", { class: "quiet" }, link.last_error))));
 }

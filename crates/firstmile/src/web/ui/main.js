@@ -126,7 +126,7 @@ function page() {
 
 function summary(feeds) {
   const states = feeds.map(stateOf);
-  const words = ["live", "weak", "stalled", "reconnecting", "waiting"];
+  const words = ["live", "weak", "held", "stalled", "reconnecting", "waiting"];
   const parts = words.map((word) => [word, states.filter((state) => state === word).length]).filter(([, n]) => n > 0);
   return parts.map(([word, n]) => h("span", { class: word }, `${n} ${word} `));
 }

@@ -1,17 +1,23 @@
 // Figures as people say them.
 
+import { h } from "./dom.js";
+
 export const STATES = {
   waiting: ["Waiting", "no encoder is here yet"],
   live: ["Live", "media comes as it should"],
   weak: ["Weak", "live, with a problem on the way here"],
+  held: ["Held", "the way to the relay is lost: the relay keeps the encoder, players are held"],
   stalled: ["Stalled", "an encoder is here and sends nothing"],
   reconnecting: ["Reconnecting", "the encoder or the way to it is lost, players are held"],
 };
 
 /** The state in one word of STATES. */
-export const stateOf = (feed) => (feed.weak && feed.state === "live" ? "weak" : feed.state);
+export function stateOf(feed) {
+  if (feed.held) return "held";
+  return feed.weak && feed.state === "live" ? "weak" : feed.state;
+}
 
-const known = (value) => value !== null && value !== undefined;
+export const known = (value) => value !== null && value !== undefined;
 
 export function rate(kbps) {
   if (!known(kbps)) return "–";
@@ -55,6 +61,16 @@ export function kbpsOf(feed) {
 /** From the encoder's socket to the slowest player's, without what the encoder itself adds. */
 export function delayOf(feed) {
   const { encoder_growth_ms: growth, relay_queue_ms: relay, backhaul_ms: way, player_queue_ms: players } = feed.latency;
-  const hops = [growth, relay?.p50, way, players?.p50].filter(known);
+  const late = [growth, relay?.p50, way].filter(known).reduce((sum, hop) => sum + Math.max(0, hop), 0);
+  // What players wait for on purpose hides what came late.
+  const hops = [growth, relay?.p50, way, players?.p50].filter(known).length === 0 ? []
+    : [Math.max(late, feed.play_delay_ms ?? 0), players?.p50].filter(known);
   return hops.length === 0 || !feed.publication ? null : hops.reduce((sum, hop) => sum + Math.max(0, hop), 0);
+}
+
+/** Where a relay is and how much it has to do, as it says. */
+export function placeOf(link) {
+  const load = known(link?.load) && `load ${percent(link.load)}`;
+  const parts = [link?.region && h("bdi", {}, link.region), load].filter(Boolean);
+  return parts.length > 0 && parts.flatMap((part, index) => (index > 0 ? [", ", part] : [part]));
 }
