@@ -307,6 +307,19 @@ mod tests {
     }
 
     #[test]
+    fn webhooks() {
+        let one = "[[webhooks]]\nurl = \"https://a.example/x\"\nsecret = \"0123456789abcdef\"\n";
+        assert_eq!(load(&[], &one.repeat(16)).unwrap().webhooks.len(), 16);
+        let error = load(&[], &one.repeat(17)).unwrap_err();
+        assert_eq!(error.to_string(), "webhooks: it must be at most 16");
+        let error = load(&[], &format!("{one}event = [\"live\"]\n")).unwrap_err();
+        let expected = "relay.toml: unknown key `event` at line 4: did you mean `events`?";
+        assert_eq!(error.to_string(), expected);
+        let error = load(&[], &one.replace("https://", "me@")).unwrap_err();
+        assert!(error.to_string().contains("line 2: expected an address such as"), "{error}");
+    }
+
+    #[test]
     fn a_public_dashboard_needs_a_token() {
         let error = load(&["--http", "[::]:8935"], "").unwrap_err();
         assert!(matches!(error, ConfigError::PublicHttp { .. }));

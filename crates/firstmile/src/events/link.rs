@@ -141,8 +141,8 @@ impl LinkWatch {
     }
 }
 
-/// The studio's key in `NAME (KEY)`.
-fn key_of(peer: &str) -> Option<String> {
+/// The studio's key in `NAME (KEY)`: it may have another name each time.
+pub(super) fn key_of(peer: &str) -> Option<String> {
     let (_, key) = peer.strip_suffix(')')?.rsplit_once('(')?;
     Some(key.to_owned())
 }

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(ids(&Filter { kinds: vec![Kind::Live], ..all.clone() }, 9), [0; 0]);
         assert_eq!(ids(&Filter { severity: Severity::Warning, ..all.clone() }, 9), [0; 0]);
         let from = "2026-01-01T00:00:10".into();
-        assert_eq!(ids(&Filter { from, ..all.clone() }, 9), [10]);
+        assert_eq!(ids(&Filter { from, ..all }, 9), [10]);
     }
 
     #[test]

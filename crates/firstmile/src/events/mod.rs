@@ -41,6 +41,8 @@ pub use log::Filter;
 const MAX_EVENTS: usize = 2_000;
 /// Characters of an event's text: a problem and its remedy. Errors of peers are cut.
 const MAX_TEXT: usize = 400;
+/// Characters of a name in it.
+const MAX_NAME: usize = 80;
 /// Streams of events at one time, over all doors: each is a task, and a seat of the API's.
 const MAX_STREAMS: usize = 32;
 /// Encoders whose names are remembered, until their feeds are seen to be live.
@@ -258,7 +260,11 @@ impl Events {
 
     fn take(&self, said: Said) {
         let Said { kind, severity, about, text } = said;
-        let text = fit(&text);
+        let text = fit(&text, MAX_TEXT);
+        // Studios and encoders choose names.
+        let name = |name: Option<String>| name.map(|name| fit(&name, MAX_NAME));
+        let About { feed, studio, peer } = about;
+        let about = About { feed: name(feed), studio: name(studio), peer: name(peer) };
         let time = time::rfc3339(SystemTime::now());
         let mut log = self.lock();
         let id = log.next_id();
@@ -300,7 +306,7 @@ impl Events {
     /// What the encoder of a publication calls itself.
     pub fn encoder(&self, publication: PublicationId, name: &str) {
         let mut encoders = self.0.encoders.lock().unwrap_or_else(PoisonError::into_inner);
-        encoders.push_back((publication, fit(name)));
+        encoders.push_back((publication, fit(name, MAX_NAME)));
         if encoders.len() > MAX_ENCODERS {
             encoders.pop_front();
         }
@@ -339,9 +345,9 @@ impl Events {
 }
 
 /// A text of bounded length on one line.
-fn fit(text: &str) -> String {
+fn fit(text: &str, most: usize) -> String {
     let text = plain(text.trim());
-    match text.char_indices().nth(MAX_TEXT) {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
@@ -353,9 +359,13 @@ mod tests {
 
     #[test]
     fn texts_are_short_and_of_one_line() {
-        assert_eq!(fit(" a\nb\u{1b}[2J "), "a\u{fffd}b\u{fffd}[2J");
-        let long = fit(&"ü".repeat(1_000));
-        assert_eq!(long.chars().count(), MAX_TEXT + 1);
+        assert_eq!(fit(" a\nb\u{1b}[2J ", 9), "a\u{fffd}b\u{fffd}[2J");
+        assert_eq!(fit(&"ü".repeat(1_000), 7).chars().count(), 7 + 1);
+        let events = Events::new(&[]);
+        let about = About { peer: Some("x".repeat(1 << 16)), ..About::default() };
+        events.say(Kind::StudioJoined, Severity::Info, about, "x".repeat(1 << 16));
+        let event = events.list(&Filter::default(), 1).remove(0);
+        assert!(serde_json::to_string(&*event).unwrap().len() < 1_000);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Changes within this time that are told without delay; a person has seen by then that it flaps.
-const FREE: usize = 4;
+const FREE: usize = 6;
 const WINDOW: Duration = Duration::from_secs(120);
 /// How long something that flaps has to be better before that is told, at the least and at most.
 const FIRST_STRETCH: Duration = Duration::from_secs(2);

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::feed::FeedWatch;
-use super::link::LinkWatch;
+use super::link::{LinkWatch, key_of};
 use super::steady::Steady;
 use super::{About, Events, Kind, Said, Severity};
 use crate::rate::Bucket;
-use crate::status::{Status, is_feed_alarm};
+use crate::status::{LinkStatus, Status, is_feed_alarm};
 
 /// How often the status is looked at.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,11 +65,12 @@ impl Watch {
         let mut said = Vec::new();
         let is_relay = status.role == "relay";
         for link in &status.links {
-            let watch = self.links.entry(link.peer.clone());
+            let watch = self.links.entry(name_of(link, is_relay));
             let watch = watch.or_insert_with(|| LinkWatch::new(link, now));
             said.extend(watch.look(link, is_relay, now));
         }
-        let peers: HashSet<_> = status.links.iter().map(|link| &link.peer).collect();
+        let links = status.links.iter();
+        let peers: HashSet<_> = links.map(|link| name_of(link, is_relay)).collect();
         self.links.retain(|peer, _| peers.contains(peer));
         for feed in &status.feeds {
             let watch = self.feeds.entry((feed.studio.clone(), feed.name.clone()));
@@ -109,12 +110,17 @@ impl Watch {
     }
 }
 
+/// What tells one link from the others.
+fn name_of(link: &LinkStatus, is_relay: bool) -> String {
+    let key = if is_relay { key_of(&link.peer) } else { None };
+    key.unwrap_or_else(|| link.peer.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::status::{
-        Audio, Drops, FeedState, FeedStatus, LinkState, LinkStatus, Place, Problem, Recording,
-        Video,
+        Audio, Drops, FeedState, FeedStatus, LinkState, Place, Problem, Recording, Video,
     };
     use Kind::{
         Alarm, AlarmOver, Backfilled, Ended, Fight, Gone, Held, Live, Lost, Problem as Trouble,
@@ -352,6 +358,21 @@ mod tests {
         assert_eq!(run.looks(9, ill), [Trouble, Trouble]);
         assert_eq!(run.last, "camera: Full. Look.");
         assert_eq!(run.looks(20, camera(FeedState::Live)), [Solved, Solved]);
+    }
+
+    #[test]
+    fn a_studio_with_a_new_name_each_time_is_the_same() {
+        let (mut watch, mut now) = (Watch::new(Instant::now()), Instant::now());
+        let events = Events::new(&[]);
+        let mut said = Vec::new();
+        for number in 0..20 {
+            now += LOOK_INTERVAL;
+            let peer = format!("room {number} (ABCD)");
+            let link = LinkStatus { peer, state: LinkState::Up, ..LinkStatus::default() };
+            let status = Status { role: "relay".into(), links: vec![link], ..Status::default() };
+            said.extend(watch.look(&status, &events, now));
+        }
+        assert_eq!((said.len(), watch.links.len()), (1, 1));
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl Hook {
 /// Runs all hooks for ever; they end when this is dropped.
 pub(super) async fn run_all(hooks: &[Arc<Hook>]) {
     let mut running = JoinSet::new();
-    for hook in hooks.iter().cloned() {
+    for hook in hooks {
+        let hook = hook.clone();
         running.spawn(async move { hook.run().await });
     }
     while running.join_next().await.is_some() {}

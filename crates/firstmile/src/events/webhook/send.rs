@@ -1,6 +1,6 @@
 //! One HTTP request to a hook: its name resolved anew, TLS verified, no redirect followed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -67,7 +67,7 @@ impl Sender {
             return Ok(tls.clone());
         }
         let ca = self.ca.clone();
-        let config = tokio::task::spawn_blocking(move || trusting(ca)).await??;
+        let config = tokio::task::spawn_blocking(move || trusting(ca.as_deref())).await??;
         let tls = Arc::new(config);
         self.tls = Some(tls.clone());
         Ok(tls)
@@ -75,11 +75,11 @@ impl Sender {
 }
 
 /// Trusts the system's authorities, and those of a file. Reads the disk.
-fn trusting(ca: Option<PathBuf>) -> Result<ClientConfig> {
+fn trusting(ca: Option<&Path>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let (added, _) =
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = &ca {
+    if let Some(path) = ca {
         let file = || format!("cannot read {}", path.display());
         let certificates = CertificateDer::pem_file_iter(path).with_context(file)?;
         for certificate in certificates {
