@@ -218,6 +218,25 @@ fn a_webhook_is_told_in_order_signed_and_again() {
 }
 
 #[test]
+fn a_webhook_without_a_list_is_told_of_feeds_that_come_and_go() {
+    let reserved = Reserved::new().unwrap();
+    let config = hook(&format!("http://{}", reserved.address()), "");
+    let hooks = reserved.listen(&[]).unwrap();
+    let studio = Node::studio(FIRSTMILE).config(&config).start().unwrap();
+    let url = studio.url(&studio.key("camera"));
+    let first = publish(&url);
+    hooks.wait(1);
+    drop(first);
+    hooks.wait(2);
+    let _second = publish(&url);
+    let told = hooks.wait(3);
+    let kinds: Vec<_> = told.iter().map(|told| told["event"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["live", "lost", "recovered"]);
+    let ids: Vec<_> = told.iter().map(|told| told["event"]["id"].as_u64().unwrap()).collect();
+    assert!(ids.is_sorted());
+}
+
+#[test]
 fn a_webhook_over_tls_has_to_be_trusted() {
     let dir = tempdir().unwrap();
     let authority = Authority::new();
