@@ -13,6 +13,7 @@ use super::socket::socket_towards;
 use super::transport::{FIRST_SEND_WINDOW, WINDOW};
 use crate::identity::PublicKey;
 use crate::link::{CONTROL_PRIORITY, LinkStats, ReadError, Received, WriteError, keys};
+use crate::platform;
 
 /// Packets after which the way is known, and the least that may wait then.
 const KNOWN_AFTER: u64 = 64;
@@ -154,7 +155,15 @@ impl Link {
 
     /// This machine's address on the link, where the system tells.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        self.connection.local_ip().map(|ip| ip.to_canonical())
+        let own = self.own.as_ref().and_then(|own| {
+            let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            socket.local_addr().ok().map(|address| address.ip())
+        });
+        let bound = own.filter(|ip| !ip.is_unspecified());
+        // A socket that is bound to no address sends from where the way to the peer begins.
+        let ip = bound.or_else(|| self.connection.local_ip());
+        let ip = ip.or_else(|| platform::address_towards(self.connection.remote_address()));
+        ip.map(|ip| ip.to_canonical())
     }
 
     /// Opens the control stream (dialer).

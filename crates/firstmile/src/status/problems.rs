@@ -247,8 +247,8 @@ fn lost_at_studio(feed: &FeedStatus, links: &[LinkStatus]) -> Option<Problem> {
     Some(problem(
         Place::Backhaul,
         format!(
-            "The connection to {relay} is lost{error}. The relay keeps the encoder, and this studio \
-             its players, for up to 10 minutes."
+            "The connection to {relay} is lost{error}. A relay that runs keeps the encoder, and this \
+             studio its players, for up to 10 minutes."
         ),
         "Nothing to do if it comes back in seconds. Else look at this studio's Internet connection, \
          and whether the relay runs.",

@@ -189,7 +189,7 @@ impl Uplink {
             transport: state.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
             local: state.link.as_ref().and_then(Link::local_ip).map(|ip| ip.to_string()),
             region: self.region(),
-            load: self.inbox.load(),
+            load: stats.and_then(|_| self.inbox.load()),
             state: match (&stats, state.is_refused) {
                 (Some(_), _) if state.is_raced => LinkState::Racing,
                 (Some(_), _) => LinkState::Up,
