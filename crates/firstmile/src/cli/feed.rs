@@ -30,7 +30,7 @@ pub async fn run(args: &FeedArgs) -> anyhow::Result<String> {
 
 /// What came of it.
 enum Answer {
-    One(FeedInfo),
+    One(Box<FeedInfo>),
     All(Vec<FeedInfo>),
     Removed(String),
 }
@@ -69,11 +69,11 @@ fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
     let relays = Relays::load(&data)?;
     let info = |feed: &StoredFeed| info(feed, &relays);
     Ok(match action {
-        FeedAction::Add { name } => Answer::One(info(&feeds.add(name)?)),
+        FeedAction::Add { name } => Answer::One(info(&feeds.add(name)?).into()),
         FeedAction::List => Answer::All(feeds.list().iter().map(info).collect()),
-        FeedAction::Rotate { name } => Answer::One(info(&feeds.rotate(name)?)),
+        FeedAction::Rotate { name } => Answer::One(info(&feeds.rotate(name)?).into()),
         FeedAction::Auth { name, switch } => {
-            Answer::One(info(&feeds.set_auth(name, *switch == Switch::On)?))
+            Answer::One(info(&feeds.set_auth(name, *switch == Switch::On)?).into())
         }
         FeedAction::Remove { name } => {
             feeds.remove(name)?;
@@ -108,7 +108,7 @@ impl Answer {
 
     fn text(&self) -> String {
         match self {
-            Self::One(feed) => describe(std::slice::from_ref(feed)),
+            Self::One(feed) => describe(std::slice::from_ref(&**feed)),
             Self::All(feeds) if feeds.is_empty() => {
                 "There are no feeds. Add one: firstmile feed add camera\n".into()
             }

@@ -117,7 +117,7 @@ impl Config {
             start_grace: file.start_grace.map_or(START_GRACE, |span| span.0),
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
             tls: file.tls.files()?,
-            region: file.region.map(region).transpose()?,
+            region: file.region.as_deref().map(region).transpose()?,
             measure: file.measure,
             limits: file.limits,
             ring: file.ring,
@@ -137,13 +137,13 @@ impl Config {
 }
 
 /// A name of a place: what studios show of it is as it is written.
-fn region(text: String) -> Result<String, ConfigError> {
-    let text = text.trim().to_owned();
-    if text.is_empty() || region_text(&text) != text {
+fn region(text: &str) -> Result<String, ConfigError> {
+    let text = text.trim();
+    if text.is_empty() || region_text(text) != text {
         let message = "write a name of up to 32 letters, digits, blanks and . , - ' ( )";
         return Err(ConfigError::value("region", message));
     }
-    Ok(text)
+    Ok(text.to_owned())
 }
 
 /// What may be shown of the name of a place: nothing that could be taken for something else.

@@ -82,9 +82,9 @@ struct Upload {
 /// Why no more is taken.
 #[derive(Debug, PartialEq, Eq)]
 enum Refused {
-    TooLarge,
-    TooMuch,
-    TooManyAtOnce,
+    Large,
+    Spent,
+    Busy,
 }
 
 impl Meter {
@@ -107,7 +107,7 @@ impl Meter {
         let network = network_of(address);
         let mut account = self.lock();
         if account.uploads >= self.bounds.at_once {
-            return Err(Refused::TooManyAtOnce);
+            return Err(Refused::Busy);
         }
         if account.networks.len() >= MAX_NETWORKS && !account.networks.contains_key(&network) {
             let idle = account.networks.iter().filter(|(_, known)| known.uploads == 0);
@@ -119,7 +119,7 @@ impl Meter {
         let known = known.or_insert(Network { seen: now, sent: full, uploads: 0 });
         known.seen = now;
         if known.uploads >= AT_ONCE_PER_NETWORK {
-            return Err(Refused::TooManyAtOnce);
+            return Err(Refused::Busy);
         }
         known.uploads += 1;
         account.uploads += 1;
@@ -133,17 +133,17 @@ impl Upload {
         let bounds = &self.meter.bounds;
         self.bytes += bytes as u64;
         if self.bytes > bounds.upload {
-            return Err(Refused::TooLarge);
+            return Err(Refused::Large);
         }
         let mut account = self.meter.lock();
         let Account { total, networks, .. } = &mut *account;
-        let known = networks.get_mut(&self.network).ok_or(Refused::TooMuch)?;
+        let known = networks.get_mut(&self.network).ok_or(Refused::Spent)?;
         let take = |bucket: &mut Bucket, bound: u64| {
             bucket.take(bytes as f64, bound as f64 / PERIOD, bound as f64, now)
         };
         match take(&mut known.sent, bounds.upload_per_ip) && take(total, bounds.upload_total) {
             true => Ok(()),
-            false => Err(Refused::TooMuch),
+            false => Err(Refused::Spent),
         }
     }
 }
@@ -203,11 +203,11 @@ async fn upload(
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::TooLarge => Self::invalid("the upload is too large", "send less at a time"),
-            Refused::TooMuch => {
+            Refused::Large => Self::invalid("the upload is too large", "send less at a time"),
+            Refused::Spent => {
                 Self::too_much("so much was measured lately", "wait for some minutes")
             }
-            Refused::TooManyAtOnce => {
+            Refused::Busy => {
                 Self::too_much("others are measuring just now", "wait for some seconds")
             }
         }
@@ -245,15 +245,15 @@ mod tests {
         let (meter, now) = (meter(100, 150, 400, 9), Instant::now());
         let mut first = meter.begin(address(1), now).unwrap();
         assert_eq!(first.take(100, now), Ok(()));
-        assert_eq!(first.take(1, now), Err(Refused::TooLarge));
+        assert_eq!(first.take(1, now), Err(Refused::Large));
         let mut second = meter.begin(address(1), now).unwrap();
         assert_eq!(second.take(50, now), Ok(()));
-        assert_eq!(second.take(50, now), Err(Refused::TooMuch));
+        assert_eq!(second.take(50, now), Err(Refused::Spent));
         for other in 2..=3 {
             assert_eq!(meter.begin(address(other), now).unwrap().take(100, now), Ok(()));
         }
         let mut third = meter.begin(address(4), now).unwrap();
-        assert_eq!(third.take(51, now), Err(Refused::TooMuch), "350 of 400 are gone");
+        assert_eq!(third.take(51, now), Err(Refused::Spent), "350 of 400 are gone");
         drop((first, second));
         // Ten minutes later everything is as new.
         let later = now + Duration::from_secs(600);
@@ -266,10 +266,10 @@ mod tests {
         let begin = |last| meter.begin(address(last), now);
         let held = [begin(1), begin(1)];
         assert!(held.iter().all(Result::is_ok));
-        assert_eq!(begin(1).err(), Some(Refused::TooManyAtOnce));
+        assert_eq!(begin(1).err(), Some(Refused::Busy));
         let other = begin(2);
         assert!(other.is_ok());
-        assert_eq!(begin(3).err(), Some(Refused::TooManyAtOnce));
+        assert_eq!(begin(3).err(), Some(Refused::Busy));
         drop((held, other));
         assert!(begin(1).is_ok() && begin(3).is_ok());
     }
