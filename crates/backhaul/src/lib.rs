@@ -18,6 +18,7 @@
 mod datagram;
 mod error;
 mod message;
+pub mod mux;
 mod ranges;
 mod receiver;
 mod sender;
