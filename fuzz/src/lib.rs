@@ -2,7 +2,10 @@
 //!
 //! `./check` runs the corpora through the same functions, without a fuzzer.
 
-use backhaul::{Datagram, Hello, Session, StreamHeader, TagHeader, VERSION};
+use std::time::{Duration, Instant};
+
+use backhaul::mux::{Mux, Read};
+use backhaul::{Datagram, Hello, Role, Session, StreamHeader, TagHeader, VERSION};
 use bytes::{Buf, Bytes, BytesMut};
 use media::enhanced::{Form, TrackIds, fit};
 use media::{Tag, Track};
@@ -16,7 +19,7 @@ use rtmp::{Client, Limits, SendQueue, Server, adobe, handshake, metadata};
 pub type Named = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Named; 9] = [
+pub const ALL: [Named; 10] = [
     ("handshake", handshake),
     ("chunk_reader", chunk_reader),
     ("amf0", amf0),
@@ -26,6 +29,7 @@ pub const ALL: [Named; 9] = [
     ("server", server),
     ("client", client),
     ("backhaul", backhaul),
+    ("mux", mux),
 ];
 
 /// Both sides of the handshake; the first byte says how the rest is cut.
@@ -235,4 +239,40 @@ pub fn backhaul(bytes: &[u8]) {
     let _ = StreamHeader::decode(&mut stream);
     while let Ok(Some(_)) = TagHeader::decode(&mut stream) {}
     let _ = Datagram::decode(Bytes::copy_from_slice(bytes));
+}
+
+/// Both ends of a link over TCP, behind its handshake; the first byte says how the rest is cut.
+pub fn mux(bytes: &[u8]) {
+    let Some((&cut, bytes)) = bytes.split_first() else { return };
+    let now = Instant::now();
+    for role in [Role::Dialer, Role::Acceptor] {
+        let mut mux = Mux::new(role, now);
+        let own = mux.open(1);
+        let _ = own.map(|own| mux.write(own, &mut [Bytes::from_static(&[7; 1_000])], now));
+        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+        let mut streams = Vec::new();
+        for (turn, piece) in bytes.chunks(1 + usize::from(cut) * 8).enumerate() {
+            input.extend_from_slice(piece);
+            let is_over = mux.handle_input(&mut input, now).is_err();
+            while mux.poll_event().is_some() {}
+            streams.extend(std::iter::from_fn(|| mux.accept()));
+            assert!(streams.len() <= 1_024 + bytes.len(), "streams are bounded");
+            if turn % 2 == 0 {
+                streams.retain(|stream| match mux.read(*stream, 100) {
+                    Read::Finished | Read::Reset => {
+                        mux.stop(*stream);
+                        false
+                    }
+                    _ => true,
+                });
+                let _ = mux.read_datagram();
+            }
+            mux.poll_transmit(now + Duration::from_millis(turn as u64), &mut output, 16 << 10);
+            if is_over {
+                break;
+            }
+            assert!(input.len() < (16 << 10) + 32, "what is whole was taken");
+        }
+        assert!(output.len() < 4_096 + 64 * bytes.len(), "answers are bounded");
+    }
 }

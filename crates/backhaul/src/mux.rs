@@ -337,8 +337,7 @@ impl Mux {
             self.writable();
         }
         let counted = out.len() - begin - uncounted;
-        let room = self.window.room(now).saturating_sub(counted as u64);
-        self.window.on_sent(counted, self.outgoing.has_more(room), now);
+        self.window.on_sent(counted, self.outgoing.has_more(), now);
     }
 
     /// When [`Mux::poll_transmit`] has something to send though nothing has happened.

@@ -1,4 +1,4 @@
-//! Frames: what a TCP connection is cut into (docs/backhaul-protocol.md §12).
+//! Frames: what a TCP connection is cut into (docs/backhaul-protocol.md §14).
 
 use bytes::{BufMut, BytesMut};
 
@@ -144,6 +144,18 @@ mod tests {
                 prop_assert_eq!(Head::decode(&out[..cut]), Ok(None));
             }
         }
+    }
+
+    #[test]
+    fn the_documented_frames() {
+        let mut out = BytesMut::new();
+        Head::Open(1).encode(&mut out);
+        Head::Data { stream: 1, length: 3 }.encode(&mut out);
+        out.extend_from_slice(&[0xaa, 0xbb, 0xcc]);
+        Head::Finish(1).encode(&mut out);
+        let hex: Vec<_> = out.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = include_str!("../../../../docs/backhaul-protocol.md").replace("  ", " ");
+        assert!(text.contains(&hex.join(" ")), "{hex:?}");
     }
 
     #[test]

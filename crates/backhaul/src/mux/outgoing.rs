@@ -60,9 +60,9 @@ impl Outgoing {
         self.queued
     }
 
-    /// Whether something can be sent in this much room.
-    pub(super) fn has_more(&self, room: u64) -> bool {
-        self.ready.first().is_some_and(|(_, id)| room > 0 || *id == CONTROL)
+    /// Whether something waits to be sent.
+    pub(super) fn has_more(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Begins a stream; `None` while the peer has too many.

@@ -161,6 +161,32 @@ fn nothing_is_sent_beyond_the_window_but_control() {
     assert!(pair.write(stream, &[0; 10_000]) > 0);
 }
 
+/// As much as there is room for is written all the time, and the way gets ten times slower.
+#[test]
+fn little_waits_in_a_way_that_got_slower() {
+    let mut pair = Pair::new();
+    let stream = pair.relay.open(1).unwrap();
+    let (mut way, mut arrived) = (BytesMut::new(), BytesMut::new());
+    let mut worst = 0;
+    for (rate, ms) in [(2_500, 3_000), (250, 6_000)] {
+        for step in 0..ms {
+            pair.now += MS;
+            pair.write(stream, &[0; 20_000]);
+            pair.relay.poll_transmit(pair.now, &mut way, usize::MAX);
+            arrived.extend_from_slice(&way.split_to(way.len().min(rate)));
+            pair.studio.handle_input(&mut arrived, pair.now).unwrap();
+            while let Read::Bytes(_) = pair.studio.read(stream, RECORD) {}
+            let mut up = BytesMut::new();
+            pair.studio.poll_transmit(pair.now, &mut up, RECORD);
+            pair.relay.handle_input(&mut up, pair.now).unwrap();
+            worst = if step + 2_000 == ms { 0 } else { worst.max(way.len()) };
+        }
+    }
+    let queued_ms = worst / 250;
+    assert!(queued_ms < 250, "{queued_ms} ms");
+    assert!(pair.relay.outgoing.queued() > 0, "the rest waits where it can be given up");
+}
+
 #[test]
 fn there_are_only_so_many_streams() {
     let mut pair = Pair::new();
