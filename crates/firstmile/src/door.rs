@@ -15,6 +15,7 @@ use rtmp::session::server::Event;
 use rtmp::session::{Intent, Rejection, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
@@ -23,11 +24,13 @@ use crate::connection::{Connection, Error};
 use crate::egress::players::Seat;
 use crate::guests::{Bounds, Guest, Guests};
 use crate::limit::{Hits, Limit};
+use crate::link::Link;
 use crate::login::{self, Challenges};
 use crate::networks::{Networks, Session};
+use crate::quic::Congestion;
 use crate::seldom::Seldom;
 use crate::traces::{self, Traces};
-use crate::{egress, ingest, platform, tls, web};
+use crate::{egress, ingest, platform, tcp, tls, web};
 
 /// How long a refused or ended peer may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -86,6 +89,17 @@ pub struct Secure {
     pub tls: tls::Server,
     /// What browsers get, if anything.
     pub web: Option<web::Public>,
+    /// Who takes studios, if anybody.
+    pub studios: Option<Studios>,
+}
+
+/// Takes studios that call over TCP.
+#[derive(Clone, Debug)]
+pub struct Studios {
+    /// Whom they are handed to, with their places among the guests.
+    pub callers: mpsc::Sender<(Link, Guest)>,
+    /// What decides how fast is sent to them.
+    pub congestion: Congestion,
 }
 
 /// A connection's seat, and since when it has it. What counts a connection is here, from the moment
@@ -248,6 +262,14 @@ impl<G: Gate> Door<G> {
                         visit.guest.stay(web.serve(stream, visit.peer, shutdown.cancelled())).await;
                 }
                 None => self.mistaken("this is HTTPS on the RTMPS port: nothing is shown here"),
+            },
+            Ok(Ok(tls::Caller::Studio(stream))) => match &secure.studios {
+                Some(studios) => match tcp::accept(stream, studios.congestion) {
+                    // Nobody takes it where the node stops.
+                    Ok(link) => drop(studios.callers.send((link, visit.guest)).await),
+                    Err(error) => debug!(reason = %error, "a studio was not taken"),
+                },
+                None => debug!("closed: no studios are taken here"),
             },
             Ok(Err(error)) if error.is_mistake() => self.mistaken(&error.to_string()),
             Ok(Err(error)) => debug!(reason = %error, "closed before a request"),

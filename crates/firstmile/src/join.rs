@@ -20,7 +20,7 @@ pub const SCHEME: &str = "firstmile://";
 pub struct JoinLink {
     /// A DNS name or an address, IPv6 without brackets.
     pub host: String,
-    /// The relay's secure UDP port.
+    /// The relay's secure port, for UDP and TCP.
     pub port: u16,
     /// The relay's public key.
     pub pin: PublicKey,

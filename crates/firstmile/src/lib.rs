@@ -38,6 +38,7 @@ pub mod spool;
 pub mod status;
 pub mod store;
 pub mod studio;
+pub mod tcp;
 pub mod tls;
 pub mod traces;
 pub mod web;

@@ -263,6 +263,26 @@ pub fn tune_socket(socket: &tokio::net::TcpStream, patience: Duration) {
     }
 }
 
+/// The same for a link between relay and studio: it is written to in records of 16 KiB, and what is
+/// not sent yet cannot be overtaken by what matters more.
+const UNSENT_OF_LINK: u32 = 16 << 10;
+
+/// Sets up a link's connection; its silence is looked after by the program. With `bbr` losses do not
+/// slow it down, where the system has that.
+pub fn tune_link(socket: &tokio::net::TcpStream, bbr: bool) {
+    let _ = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(socket);
+        let _ = socket.set_tcp_notsent_lowat(UNSENT_OF_LINK);
+        if bbr {
+            let _ = socket.set_tcp_congestion(b"bbr");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (bbr, UNSENT_OF_LINK);
+}
+
 /// Listens on a TCP address; `[::]` serves IPv4 too, and alone where there is no IPv6.
 ///
 /// # Errors

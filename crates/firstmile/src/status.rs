@@ -177,7 +177,7 @@ pub struct Addresses {
     /// RTMPS on a port of its own.
     #[serde(default)]
     pub rtmps: Option<String>,
-    /// Backhaul (UDP), RTMPS and HTTPS (TCP).
+    /// Backhaul (UDP, and TCP), RTMPS and HTTPS (TCP).
     pub secure: Option<String>,
     /// Dashboard and API.
     pub http: Option<String>,

@@ -45,7 +45,16 @@ impl UdpProxy {
     ///
     /// If no port can be bound.
     pub fn start(target: SocketAddr, delay: Duration) -> Result<Self> {
-        let front = Arc::new(UdpSocket::bind("127.0.0.1:0")?);
+        Self::start_at("127.0.0.1:0".parse()?, target, delay)
+    }
+
+    /// The same at this address.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be bound.
+    pub fn start_at(address: SocketAddr, target: SocketAddr, delay: Duration) -> Result<Self> {
+        let front = Arc::new(UdpSocket::bind(address)?);
         front.set_read_timeout(Some(LOOK))?;
         let address = front.local_addr()?;
         let shared = Arc::new(Mutex::new(State {

@@ -241,8 +241,7 @@ async fn relays(
         }
         // One family is enough: the studio races both.
         if !reached {
-            let hint =
-                "check that the relay runs, and that its firewall lets its secure UDP port in";
+            let hint = "check that the relay runs, and that its firewall lets its secure port in, UDP and TCP";
             report.bad(format!("relay {name}: {}", troubles.join(", ")), hint);
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::value::Span;
 use super::{ConfigError, duration, within};
+use crate::link::Transports;
 use crate::quic::Congestion;
 use crate::secret::FeedName;
 
@@ -22,6 +23,8 @@ pub struct Backhaul {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StudioBackhaul {
+    /// What carries the links to relays.
+    pub transport: Transports,
     /// What decides how fast this end sends.
     pub congestion: Congestion,
     /// How late a feed may come before its relay skips to the newest keyframe.
@@ -34,8 +37,12 @@ pub struct StudioBackhaul {
 
 impl Default for StudioBackhaul {
     fn default() -> Self {
-        let (congestion, max_delay) = (Congestion::default(), Duration::from_secs(2));
-        Self { congestion, max_delay, feed_delays: BTreeMap::new() }
+        Self {
+            transport: Transports::default(),
+            congestion: Congestion::default(),
+            max_delay: Duration::from_secs(2),
+            feed_delays: BTreeMap::new(),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Config {
     pub rtmp: SocketAddr,
     /// Where encoders publish with TLS, beside the secure port.
     pub rtmps: Option<SocketAddr>,
-    /// Where studios dial (UDP), and where RTMPS and HTTPS are (TCP).
+    /// Where studios dial (UDP, and TCP where that is blocked), and where RTMPS and HTTPS are (TCP).
     pub secure: SocketAddr,
     /// Dashboard and API.
     pub http: SocketAddr,

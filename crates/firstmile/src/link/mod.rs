@@ -1,9 +1,10 @@
 //! One connection between a relay and a studio, whatever carries it.
 //!
 //! A link has one control stream in both directions, one-way streams of tags, and datagrams. Both
-//! ends have proven their keys. What carries it is behind [`quic`], and nobody else asks which one
-//! it is.
+//! ends have proven their keys. What carries it is behind [`quic`] and [`tcp`], and nobody else asks
+//! which of the two it is.
 
+mod dialer;
 pub(crate) mod keys;
 mod stream;
 
@@ -15,8 +16,9 @@ use anyhow::Result;
 use bytes::Bytes;
 
 use crate::identity::PublicKey;
-use crate::quic;
+use crate::{quic, tcp};
 
+pub use dialer::{Dialer, Transports, is_wrong_key};
 pub use stream::{ReadError, RecvStream, SendStream, WriteError};
 
 /// What is said beside media goes first.
@@ -33,6 +35,8 @@ pub const BACKFILL_PRIORITY: i32 = 0;
 pub enum Link {
     /// QUIC over UDP.
     Quic(quic::Link),
+    /// TLS over TCP.
+    Tcp(tcp::Link),
 }
 
 /// What carries a link.
@@ -40,12 +44,15 @@ pub enum Link {
 pub enum Transport {
     /// QUIC over UDP.
     Quic,
+    /// TLS over TCP.
+    Tcp,
 }
 
 impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Quic => "quic",
+            Self::Tcp => "tcp",
         })
     }
 }
@@ -77,6 +84,7 @@ impl Link {
     pub fn transport(&self) -> Transport {
         match self {
             Self::Quic(_) => Transport::Quic,
+            Self::Tcp(_) => Transport::Tcp,
         }
     }
 
@@ -84,6 +92,7 @@ impl Link {
     pub fn peer(&self) -> PublicKey {
         match self {
             Self::Quic(link) => link.peer(),
+            Self::Tcp(link) => link.peer(),
         }
     }
 
@@ -91,6 +100,8 @@ impl Link {
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Quic(link), Self::Quic(other)) => link.is_same(other),
+            (Self::Tcp(link), Self::Tcp(other)) => link.is_same(other),
+            _ => false,
         }
     }
 
@@ -98,6 +109,7 @@ impl Link {
     pub fn received(&self) -> Received {
         match self {
             Self::Quic(link) => link.received(),
+            Self::Tcp(link) => link.received(),
         }
     }
 
@@ -106,6 +118,7 @@ impl Link {
     pub fn silence(&self) -> Duration {
         match self {
             Self::Quic(link) => link.silence(),
+            Self::Tcp(link) => link.silence(),
         }
     }
 
@@ -118,7 +131,7 @@ impl Link {
         }
     }
 
-    /// Goes on from a new UDP socket (dialer): the machine has another address now, or whatever is in
+    /// Goes on from a new UDP socket (dialer), if it has one: the machine has another address now, or whatever is in
     /// between lets the old one's packets no longer through. The peer follows with the first packet
     /// that it gets, and sends at once: what was in flight on the old way does not count on the new.
     ///
@@ -128,6 +141,8 @@ impl Link {
     pub fn rebind(&self) -> Result<()> {
         match self {
             Self::Quic(link) => link.rebind(),
+            // A connection cannot move: another has to be made.
+            Self::Tcp(_) => Ok(()),
         }
     }
 
@@ -139,6 +154,10 @@ impl Link {
     pub fn knock(&self) -> Result<()> {
         match self {
             Self::Quic(link) => link.knock(),
+            Self::Tcp(link) => {
+                link.knock();
+                Ok(())
+            }
         }
     }
 
@@ -147,6 +166,7 @@ impl Link {
     pub async fn settle(&self, limit: Duration) {
         match self {
             Self::Quic(link) => link.settle(limit).await,
+            Self::Tcp(link) => link.settle(limit).await,
         }
     }
 
@@ -154,6 +174,7 @@ impl Link {
     pub fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Quic(link) => link.remote_address(),
+            Self::Tcp(link) => link.remote_address(),
         }
     }
 
@@ -161,6 +182,7 @@ impl Link {
     pub fn local_ip(&self) -> Option<IpAddr> {
         match self {
             Self::Quic(link) => link.local_ip(),
+            Self::Tcp(link) => Some(link.local_ip()),
         }
     }
 
@@ -174,6 +196,10 @@ impl Link {
             Self::Quic(link) => {
                 let (send, receive) = link.open_control().await?;
                 Ok((SendStream::Quic(send), RecvStream::Quic(receive)))
+            }
+            Self::Tcp(link) => {
+                let (send, receive) = link.control();
+                Ok((SendStream::Tcp(send), RecvStream::Tcp(receive)))
             }
         }
     }
@@ -189,6 +215,10 @@ impl Link {
                 let (send, receive) = link.accept_control().await?;
                 Ok((SendStream::Quic(send), RecvStream::Quic(receive)))
             }
+            Self::Tcp(link) => {
+                let (send, receive) = link.control();
+                Ok((SendStream::Tcp(send), RecvStream::Tcp(receive)))
+            }
         }
     }
 
@@ -200,6 +230,7 @@ impl Link {
     pub async fn open_tags(&self, priority: i32) -> Result<SendStream> {
         match self {
             Self::Quic(link) => Ok(SendStream::Quic(link.open_tags(priority).await?)),
+            Self::Tcp(link) => Ok(SendStream::Tcp(link.open_tags(priority).await?)),
         }
     }
 
@@ -211,6 +242,7 @@ impl Link {
     pub async fn accept_tags(&self) -> Result<RecvStream> {
         match self {
             Self::Quic(link) => Ok(RecvStream::Quic(link.accept_tags().await?)),
+            Self::Tcp(link) => Ok(RecvStream::Tcp(link.accept_tags().await?)),
         }
     }
 
@@ -218,6 +250,7 @@ impl Link {
     pub fn send_datagram(&self, datagram: Bytes) {
         match self {
             Self::Quic(link) => link.send_datagram(datagram),
+            Self::Tcp(link) => link.send_datagram(datagram),
         }
     }
 
@@ -229,6 +262,7 @@ impl Link {
     pub async fn read_datagram(&self) -> Result<Bytes> {
         match self {
             Self::Quic(link) => link.read_datagram().await,
+            Self::Tcp(link) => link.read_datagram().await,
         }
     }
 
@@ -236,6 +270,8 @@ impl Link {
     pub fn govern(&self) {
         match self {
             Self::Quic(link) => link.govern(),
+            // It does so with every report that comes.
+            Self::Tcp(_) => {}
         }
     }
 
@@ -243,6 +279,7 @@ impl Link {
     pub fn acknowledgements(&self) -> u64 {
         match self {
             Self::Quic(link) => link.acknowledgements(),
+            Self::Tcp(link) => link.acknowledgements(),
         }
     }
 
@@ -250,6 +287,7 @@ impl Link {
     pub fn rtt(&self) -> Duration {
         match self {
             Self::Quic(link) => link.rtt(),
+            Self::Tcp(link) => link.rtt(),
         }
     }
 
@@ -257,6 +295,7 @@ impl Link {
     pub fn stats(&self) -> LinkStats {
         match self {
             Self::Quic(link) => link.stats(),
+            Self::Tcp(link) => link.stats(),
         }
     }
 
@@ -264,6 +303,7 @@ impl Link {
     pub fn close(&self, reason: &str) {
         match self {
             Self::Quic(link) => link.close(reason),
+            Self::Tcp(link) => link.close(reason),
         }
     }
 
@@ -271,6 +311,7 @@ impl Link {
     pub async fn closed(&self) -> String {
         match self {
             Self::Quic(link) => link.closed().await,
+            Self::Tcp(link) => link.closed().await,
         }
     }
 
@@ -278,6 +319,16 @@ impl Link {
     pub fn close_reason(&self) -> Option<String> {
         match self {
             Self::Quic(link) => link.close_reason(),
+            Self::Tcp(link) => link.close_reason(),
+        }
+    }
+
+    /// Waits until the peer of a link that was closed knows it, as far as the link has to see to that;
+    /// a QUIC listener does it for all of its own.
+    pub async fn gone(&self) {
+        match self {
+            Self::Quic(_) => {}
+            Self::Tcp(link) => link.gone().await,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Streams of a link.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 
-use crate::quic;
+use crate::{quic, tcp};
 
 /// Why nothing more can be written to a stream.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub enum ReadError {
 pub enum SendStream {
     /// Of a QUIC connection.
     Quic(quic::SendStream),
+    /// Of a TCP connection.
+    Tcp(tcp::SendStream),
 }
 
 /// The end of a stream that is read. Dropped before its end, the peer is told to stop.
@@ -40,6 +44,8 @@ pub enum SendStream {
 pub enum RecvStream {
     /// Of a QUIC connection.
     Quic(quic::RecvStream),
+    /// Of a TCP connection.
+    Tcp(tcp::RecvStream),
 }
 
 impl SendStream {
@@ -53,6 +59,7 @@ impl SendStream {
     pub async fn write_chunks(&mut self, chunks: &mut [Bytes]) -> Result<usize, WriteError> {
         match self {
             Self::Quic(stream) => Ok(stream.write_chunks(chunks).await?.chunks),
+            Self::Tcp(stream) => poll_fn(|cx| stream.poll_write(cx, chunks)).await,
         }
     }
 
@@ -77,6 +84,7 @@ impl SendStream {
     pub fn finish(&mut self) -> Result<(), WriteError> {
         match self {
             Self::Quic(stream) => Ok(stream.finish()?),
+            Self::Tcp(stream) => stream.finish(),
         }
     }
 
@@ -88,6 +96,7 @@ impl SendStream {
     pub fn reset(&mut self) -> Result<(), WriteError> {
         match self {
             Self::Quic(stream) => Ok(stream.reset(0u32.into())?),
+            Self::Tcp(stream) => stream.reset(),
         }
     }
 }
@@ -104,6 +113,7 @@ impl RecvStream {
                 let chunk = stream.read_chunk(most, true).await?;
                 Ok(chunk.map(|chunk| chunk.bytes))
             }
+            Self::Tcp(stream) => poll_fn(|cx| stream.poll_read(cx, most)).await,
         }
     }
 }

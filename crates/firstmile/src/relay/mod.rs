@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use hub::{Feed, Hub};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::config::relay::Config;
-use crate::door::{Door, Secure};
+use crate::door::{Door, Secure, Studios};
 use crate::error::Hint;
 use crate::events::Events;
 use crate::identity::{Identity, PublicKey};
@@ -49,6 +49,8 @@ const PORT_ATTEMPTS: usize = 16;
 const REMEMBER_INTERVAL: Duration = Duration::from_millis(250);
 /// How long after a write that failed it is tried again.
 const REMEMBER_AGAIN: Duration = Duration::from_secs(60);
+/// Studios that came over TCP and wait to be asked who they are.
+const CALLERS: usize = 16;
 /// How long a relay that stops waits for tags in flight.
 const LAST_TAGS: Duration = Duration::from_secs(1);
 /// Studios that are shown in the status though they left.
@@ -212,18 +214,26 @@ impl Relay {
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
         let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
         let certificate = node.certificate.clone();
-        let tls = |web| Arc::new(Secure { tls: tls::Server::new(&certificate), web });
+        let (callers, mut called) = mpsc::channel(CALLERS);
+        let congestion = node.config.backhaul.congestion;
+        let tls = tls::Server::new(&certificate);
+        let secure_tls = Arc::new(Secure {
+            tls: tls::Server::new(&certificate).with_studios(&node.identity)?,
+            web: Some(public),
+            studios: Some(Studios { callers, congestion }),
+        });
+        let rtmps_tls = Arc::new(Secure { tls, web: None, studios: None });
         // The studios stay until the encoders have left: what those still send is on its way.
         let left = CancellationToken::new();
         let doors = async {
-            let secure = door.clone().serve_tls(secure, tls(Some(public)), shutdown.clone());
-            let rtmps = serve_rtmps(door.clone(), rtmps, tls(None), shutdown.clone());
+            let secure = door.clone().serve_tls(secure, secure_tls, shutdown.clone());
+            let rtmps = serve_rtmps(door.clone(), rtmps, rtmps_tls, shutdown.clone());
             let rtmp = door.clone().serve(rtmp, shutdown.clone());
             tokio::join!(rtmp, rtmps, secure);
             left.cancel();
         };
         let links = async {
-            node.clone().serve_studios(&quic, left.clone()).await;
+            node.clone().serve_studios(&quic, &mut called, left.clone()).await;
             node.settle_links().await;
             quic.close().await;
         };
@@ -272,7 +282,7 @@ impl Node {
              The link admits any number of studios for 24 hours; `firstmile invite` makes stricter \
              ones.\nThe studio shows what to type into the encoders.\n\n\
              \x20 Encoders    {}\n{}\
-             \x20 Studios     UDP port {secure}\n",
+             \x20 Studios     UDP and TCP port {secure}\n",
             rtmp_server(host, rtmp),
             match self.trusted_rtmps_port() {
                 Some(port) => format!("              {}\n", rtmps_server(host, port)),
@@ -379,11 +389,15 @@ impl Node {
         }
     }
 
-    /// Waits until the studios have what encoders sent last.
+    /// Waits until the studios have what encoders sent last, and closes their links.
     async fn settle_links(&self) {
         let mut settling = JoinSet::new();
         for link in self.lock_studios().values().filter_map(|studio| studio.link.clone()) {
-            settling.spawn(async move { link.settle(LAST_TAGS).await });
+            settling.spawn(async move {
+                link.settle(LAST_TAGS).await;
+                link.close("stopped");
+                link.gone().await;
+            });
         }
         settling.join_all().await;
     }
@@ -404,7 +418,7 @@ impl Node {
     }
 }
 
-/// Listens for studios on a UDP port, and for TLS on the TCP port of the same number.
+/// Listens for studios on a UDP port, and for TLS, theirs too, on the TCP port of the same number.
 fn listen_secure(
     identity: &Identity,
     address: SocketAddr,

@@ -9,6 +9,7 @@ use backhaul::{
     Event, FeedKey, FeedProblem, Hello, Load, Login, Message, Refusal, Session, VERSION, Welcome,
 };
 use hub::{Cut, Feed};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
@@ -65,6 +66,7 @@ impl Node {
     pub(super) async fn serve_studios(
         self: Arc<Self>,
         quic: &Listener,
+        tcp: &mut mpsc::Receiver<(Link, Guest)>,
         shutdown: CancellationToken,
     ) {
         let mut sweep = tokio::time::interval(Duration::from_secs(60));
@@ -79,6 +81,15 @@ impl Node {
                 () = shutdown.cancelled() => return,
                 _ = sweep.tick() => {
                     self.sweep();
+                    continue;
+                }
+                Some((link, guest)) = tcp.recv() => {
+                    // The door has counted it, and made the handshake.
+                    let node = self.clone();
+                    let span = tracing::info_span!("studio", key = %link.peer());
+                    tokio::spawn(
+                        async move { node.serve_studio(link, guest).await }.instrument(span),
+                    );
                     continue;
                 }
                 incoming = quic.accept() => incoming,

@@ -1,18 +1,23 @@
 //! Calls to a relay: its name resolved anew, its addresses raced, one attempt beside the other.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::join::host_port;
-use crate::link::Link;
-use crate::quic::{self, Dialer};
+use crate::link::{self, Dialer, Link, Transport, Transports};
 use crate::store::JoinedRelay;
 
 /// How long one attempt to reach a relay may take.
-const ATTEMPT: Duration = Duration::from_secs(3);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(3);
+/// Head start of QUIC over TCP: an answer over UDP is there by then if one comes at all.
+const QUIC_ALONE: Duration = Duration::from_secs(1);
+/// How long QUIC may take yet once TCP has answered. After an outage another attempt over QUIC begins
+/// within that, which is more than the first packet that gets through.
+const QUIC_PREFERRED: Duration = Duration::from_millis(750);
 /// Attempts at one time: as many as start while the first one waits.
 const MAX_ATTEMPTS: usize = 8;
 /// Head start of one address over the next, where a name has several (RFC 8305 §8).
@@ -32,6 +37,7 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Calls<'a> {
     dialer: &'a Dialer,
     relay: &'a JoinedRelay,
+    over: Over,
     /// Where the relay was last: a resolver may be away as long as the network is.
     addresses: Vec<SocketAddr>,
     lookup: Option<JoinHandle<std::io::Result<Vec<SocketAddr>>>>,
@@ -41,11 +47,48 @@ pub(super) struct Calls<'a> {
     since: Instant,
 }
 
+/// What calls go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    One(Transport),
+    /// QUIC, and TCP if that does not answer.
+    QuicFirst,
+    /// Whatever answers first: QUIC did not answer lately.
+    Either,
+}
+
+impl Over {
+    /// For a dialer whose last link was over this.
+    pub(super) fn after(last: Option<Transport>, dialer: &Dialer) -> Self {
+        match (dialer.transports(), last) {
+            (Transports::Quic, _) => Self::One(Transport::Quic),
+            (Transports::Tcp, _) => Self::One(Transport::Tcp),
+            (Transports::Auto, Some(Transport::Tcp)) => Self::Either,
+            (Transports::Auto, _) => Self::QuicFirst,
+        }
+    }
+
+    fn no_answer(self) -> &'static str {
+        match self {
+            Self::One(Transport::Quic) => {
+                "no answer: is the relay running, and its UDP port open? (over TCP it is not tried)"
+            }
+            Self::One(Transport::Tcp) => {
+                "no answer: is the relay running, and the TCP port of its join link open?"
+            }
+            Self::QuicFirst | Self::Either => {
+                "no answer: is the relay running, and the port of its join link open for UDP and TCP?"
+            }
+        }
+    }
+}
+
 impl<'a> Calls<'a> {
     /// Calls of which the first is made after a pause, and to these addresses if there are any.
     pub(super) fn new(
         dialer: &'a Dialer,
         relay: &'a JoinedRelay,
+        over: Over,
         addresses: Vec<SocketAddr>,
         pause: Duration,
     ) -> Self {
@@ -53,6 +96,7 @@ impl<'a> Calls<'a> {
         Self {
             dialer,
             relay,
+            over,
             addresses,
             lookup: None,
             next_lookup: now,
@@ -135,44 +179,94 @@ impl<'a> Calls<'a> {
         }
         if self.attempts.len() < MAX_ATTEMPTS {
             let (dialer, relay) = (self.dialer.clone(), self.relay.clone());
-            let addresses = self.addresses.clone();
+            let (over, addresses) = (self.over, self.addresses.clone());
             self.attempts.spawn(async move {
-                let attempt = tokio::time::timeout(ATTEMPT, dial(&dialer, &relay, addresses));
-                let text = "no answer: is the relay running, and its UDP port open?";
-                attempt.await.unwrap_or_else(|_| Err(anyhow::anyhow!(text)))
+                let attempt = attempt(&dialer, &relay, over, &addresses);
+                let attempt = tokio::time::timeout(ATTEMPT, attempt);
+                attempt.await.unwrap_or_else(|_| Err(anyhow::anyhow!(over.no_answer())))
             });
         }
         Ok(())
     }
 }
 
+/// One attempt to reach a relay. Where both answer, QUIC wins.
+async fn attempt(
+    dialer: &Dialer,
+    relay: &JoinedRelay,
+    over: Over,
+    addresses: &[SocketAddr],
+) -> Result<Link> {
+    let dial = |transport| dial(dialer, relay, transport, addresses);
+    let (alone, preferred) = match over {
+        Over::One(transport) => return dial(transport).await,
+        Over::QuicFirst => (QUIC_ALONE, QUIC_PREFERRED),
+        Over::Either => (Duration::ZERO, Duration::ZERO),
+    };
+    let mut quic = pin!(dial(Transport::Quic));
+    let mut tcp = pin!(async {
+        tokio::time::sleep(alone).await;
+        dial(Transport::Tcp).await
+    });
+    let link = tokio::select! {
+        answer = &mut quic => match answer {
+            // Nobody answers over UDP, and that is known already.
+            Err(error) if !link::is_wrong_key(&error) => {
+                return dial(Transport::Tcp).await.map_err(|_| error);
+            }
+            answer => return answer,
+        },
+        answer = &mut tcp => match answer {
+            Ok(link) => link,
+            // The port may be another program's for TCP.
+            Err(error) if link::is_wrong_key(&error) => return quic.await.map_err(|_| error),
+            Err(_) => return quic.await,
+        },
+    };
+    match tokio::time::timeout(preferred, quic).await {
+        Ok(Ok(quic)) => {
+            link.close("QUIC answers too");
+            Ok(quic)
+        }
+        _ => Ok(link),
+    }
+}
+
 /// Races addresses, each with a head start over the next.
-async fn dial(dialer: &Dialer, relay: &JoinedRelay, addresses: Vec<SocketAddr>) -> Result<Link> {
+async fn dial(
+    dialer: &Dialer,
+    relay: &JoinedRelay,
+    transport: Transport,
+    addresses: &[SocketAddr],
+) -> Result<Link> {
     let mut attempts = JoinSet::new();
-    for (index, address) in addresses.into_iter().take(MAX_ADDRESSES).enumerate() {
+    for (index, &address) in addresses.iter().take(MAX_ADDRESSES).enumerate() {
         let (dialer, pin) = (dialer.clone(), relay.pin);
         attempts.spawn(async move {
             tokio::time::sleep(HEAD_START * index as u32).await;
-            dialer.dial(address, pin).await
+            dialer.dial(transport, address, pin).await
         });
     }
     let name = host_port(&relay.host, relay.port);
     let mut last = None;
-    let mut is_wrong_key = false;
+    let mut wrong_key = None;
     while let Some(attempt) = attempts.join_next().await {
         match attempt? {
             Ok(link) => return Ok(link),
             Err(error) => {
-                is_wrong_key |= quic::is_wrong_key(&error);
-                last = Some(error);
+                if link::is_wrong_key(&error) {
+                    wrong_key = Some(error);
+                } else {
+                    last = Some(error);
+                }
             }
         }
     }
-    if is_wrong_key {
-        bail!(
+    if let Some(error) = wrong_key {
+        return Err(error.context(format!(
             "{name} shows another key than the one in the join link: it is another relay, was set \
              up anew, or somebody is in between; get a new join link from whoever runs it"
-        );
+        )));
     }
     Err(last.unwrap_or_else(|| anyhow::anyhow!("nobody answers at {name}")))
 }

@@ -30,10 +30,11 @@ use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
 use crate::join::host_port;
 use crate::limit::Hits;
+use crate::link::{self, Dialer, Transport};
 use crate::login::OnAir;
 use crate::node::{certificate, listen, serve_rtmps};
 use crate::platform;
-use crate::quic::Dialer;
+use crate::quic::Congestion;
 use crate::secret::{StreamKey, Token};
 use crate::status::{Auth, FeedInfo, Publish};
 use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFeed};
@@ -47,6 +48,9 @@ use uplink::Uplink;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How soon the way to a relay is taken up again after a fault of this program.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
+
+/// How long a relay may take to answer the doctor.
+const REACH: Duration = Duration::from_secs(3);
 
 /// What a person has to know of a data directory whose identity is gone.
 const LOST_IDENTITY: &str = "identity.pem was missing, so this is a new studio, which the relays that \
@@ -157,7 +161,8 @@ impl Studio {
         });
         node.switch_recordings(&node.lock());
         node.lock().feeds.list().iter().for_each(|feed| node.apply_timing(feed));
-        let dialer = Dialer::new(identity).with_congestion(node.config.backhaul.congestion);
+        let backhaul = &node.config.backhaul;
+        let dialer = Dialer::new(identity, backhaul.congestion).over(backhaul.transport);
         let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);
         Ok(Self { node, dialer, rtmp, rtmps, http, token, traces, _run: run })
     }
@@ -220,7 +225,8 @@ impl Studio {
             }
         };
         let certificate = node.certificate.clone();
-        let secure = Arc::new(Secure { tls: tls::Server::new(&certificate), web: None });
+        let secure =
+            Arc::new(Secure { tls: tls::Server::new(&certificate), web: None, studios: None });
         let rtmps = serve_rtmps(door.clone(), rtmps, secure, shutdown.clone());
         let rtmp = door.serve(rtmp, shutdown.clone());
         let renewals = certificate.follow(shutdown.clone());
@@ -490,10 +496,24 @@ impl uplink::Studio for Node {
 /// Why it cannot be reached.
 pub async fn reach(relay: &JoinedRelay, address: SocketAddr) -> Result<String> {
     // A key of its own: the studio that may be running is left alone.
-    let dialer = Dialer::new(Arc::new(Identity::generate()));
+    let dialer = Dialer::new(Arc::new(Identity::generate()), Congestion::default());
     let started = Instant::now();
-    let dial = tokio::time::timeout(Duration::from_secs(3), dialer.dial(address, relay.pin));
-    let link = dial.await.map_err(|_| anyhow::anyhow!("no answer within 3 s"))??;
-    link.close("doctor");
-    Ok(format!("answers after {} ms", started.elapsed().as_millis()))
+    let dial = async |transport| {
+        let dial = dialer.dial(transport, address, relay.pin);
+        let link = tokio::time::timeout(REACH, dial).await;
+        let link =
+            link.map_err(|_| anyhow::anyhow!("no answer within {} s", REACH.as_secs()))??;
+        link.close("doctor");
+        Ok::<_, anyhow::Error>(started.elapsed().as_millis())
+    };
+    let (quic, tcp) = tokio::join!(dial(Transport::Quic), dial(Transport::Tcp));
+    match (quic, tcp) {
+        (Ok(ms), _) => Ok(format!("answers after {ms} ms")),
+        (Err(_), Ok(ms)) => Ok(format!(
+            "UDP to {address} is blocked, so a studio goes by TCP, which answers after {ms} ms: \
+             pictures come later than over UDP where packets are lost"
+        )),
+        (Err(_), Err(error)) if link::is_wrong_key(&error) => Err(error),
+        (Err(error), Err(_)) => Err(error),
+    }
 }

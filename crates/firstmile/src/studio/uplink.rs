@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::calls::{Calls, RETRY};
+use super::calls::{ATTEMPT, Calls, Over, RETRY};
 use super::liveness::{LOOK_INTERVAL, Liveness, Need};
 
 use crate::config::relay::region_text;
@@ -22,9 +22,8 @@ use crate::egress::record::{FeedRecorder, Source};
 use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
-use crate::link::{Link, Transport};
+use crate::link::{Dialer, Link, Transport, Transports};
 use crate::platform;
-use crate::quic::Dialer;
 use crate::status::{LinkState, LinkStatus};
 use crate::store::JoinedRelay;
 
@@ -37,6 +36,10 @@ const SILENT: Duration = Duration::from_secs(1);
 const MOMENT: Duration = Duration::from_millis(100);
 /// A link that lasted less than this is not called again at once.
 const SHORT_LINK: Duration = Duration::from_secs(2);
+/// How soon a link over TCP looks whether UDP is blocked still, and how often later: it may have been
+/// an outage, or be the network.
+const FIRST_UPGRADE: Duration = Duration::from_secs(5);
+const LAST_UPGRADE: Duration = Duration::from_secs(60);
 /// What a person can do whose studio was admitted once and is a stranger now.
 const LOST_IDENTITY: &str = "It had admitted this studio before: if the studio's identity.pem was \
      lost or replaced, restore it; without it this is another studio, which needs a new join link \
@@ -63,8 +66,9 @@ struct State {
     is_refused: bool,
     /// Whether the link is silent, and others are tried beside it.
     is_raced: bool,
-    /// Where the relay was reached last.
+    /// Where the relay was reached last, and over what.
     addresses: Vec<SocketAddr>,
+    transport: Option<Transport>,
     /// Feeds that the relay did not take, or whose key is claimed there, and why.
     refused_feeds: HashMap<String, String>,
 }
@@ -86,6 +90,8 @@ struct Joined {
 
 /// A new link on its way.
 type Next<'a> = Pin<Box<dyn Future<Output = Joined> + Send + 'a>>;
+/// The same, if it comes to something.
+type Upgrade<'a> = Pin<Box<dyn Future<Output = Option<Joined>> + Send + 'a>>;
 
 /// Why an attempt came to nothing.
 enum Failure {
@@ -186,7 +192,7 @@ impl Uplink {
                 .link
                 .as_ref()
                 .map_or_else(|| self.relay.address(), |link| link.remote_address().to_string()),
-            transport: state.link.as_ref().map_or(Transport::Quic, Link::transport).to_string(),
+            transport: state.transport.unwrap_or(Transport::Quic).to_string(),
             local: state.link.as_ref().and_then(Link::local_ip).map(|ip| ip.to_string()),
             region: self.region(),
             load: stats.and_then(|_| self.inbox.load()),
@@ -240,6 +246,12 @@ impl Uplink {
         // It ends by itself when the link does, and leaves its publications in order.
         let mut serving = pin!(self.inbox.run(&link, control, &feeds));
         let mut race: Option<Next<'a>> = None;
+        let mut race_until = started;
+        let is_tcp = link.transport() == Transport::Tcp;
+        let may_upgrade = is_tcp && dialer.transports() == Transports::Auto;
+        let mut upgrade: Option<Upgrade<'a>> = None;
+        let mut upgrade_pause = FIRST_UPGRADE;
+        let mut upgrade_at = started + jittered(upgrade_pause);
         let way = || platform::address_towards(link.remote_address());
         let mut liveness = Liveness::new(started, link.received(), way());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -258,6 +270,19 @@ impl Uplink {
                         debug!(relay = self.relay.address(), reason = %why, "the old link is lost");
                         return race;
                     }
+                    if let Some(upgrade) = upgrade.filter(|_| is_greeting.load(Ordering::Relaxed)) {
+                        // The relay has closed this link in favour of the other.
+                        debug!(relay = self.relay.address(), reason = %why, "the old link is over");
+                        return Box::pin(async move {
+                            match upgrade.await {
+                                Some(joined) => joined,
+                                None => {
+                                    let (pause, beside) = (Duration::ZERO, None);
+                                    self.call(dialer, studio, is_greeting, pause, beside).await
+                                }
+                            }
+                        });
+                    }
                     self.note(&Failure::Lost(why), true);
                     let is_short = started.elapsed() < SHORT_LINK;
                     // The first attempt after a loss is made at once.
@@ -270,20 +295,50 @@ impl Uplink {
                     let _ = serving.await;
                     return Box::pin(std::future::ready(joined));
                 }
+                joined = async { upgrade.as_mut().expect("there is one").await }, if upgrade.is_some() => {
+                    upgrade = None;
+                    upgrade_pause = (2 * upgrade_pause).min(LAST_UPGRADE);
+                    upgrade_at = Instant::now() + jittered(upgrade_pause);
+                    let Some(joined) = joined else { continue };
+                    info!(relay = self.relay.address(), "UDP gets through: going on over QUIC");
+                    link.close("a link over QUIC took over");
+                    let _ = serving.await;
+                    return Box::pin(std::future::ready(joined));
+                }
+                () = tokio::time::sleep_until(upgrade_at.into()),
+                    if may_upgrade && upgrade.is_none() && race.is_none() =>
+                {
+                    upgrade = Some(Box::pin(self.upgrade(dialer, studio, is_greeting)));
+                }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    if let Some(need) = liveness.look(now, link.received(), link.rtt(), way()) {
+                    let need = liveness.look(now, link.received(), link.rtt(), way());
+                    if let Some(need) = need {
                         self.help(&link, need);
                     }
                     let is_silent = liveness.silence(now) >= SILENT;
-                    if is_silent && race.is_none() {
+                    // A connection cannot go on from another address.
+                    let has_moved = is_tcp && matches!(need, Some(Need::Moved(_)));
+                    if has_moved {
+                        race_until = now + SILENT;
+                    }
+                    if is_greeting.load(Ordering::Relaxed) && upgrade.is_some() {
+                        // That is the next link, or says soon that it is none.
+                    } else if (is_silent || has_moved) && race.is_none() {
+                        upgrade = None;
                         let relay = self.relay.address();
-                        warn!(relay, "the relay is silent; calling it anew beside the link");
+                        if is_silent {
+                            warn!(relay, "the relay is silent; calling it anew beside the link");
+                        }
                         self.lock().is_raced = true;
                         let beside = Some(link.clone());
                         let pause = Duration::ZERO;
                         race = Some(Box::pin(self.call(dialer, studio, is_greeting, pause, beside)));
-                    } else if !is_silent && race.is_some() && !is_greeting.load(Ordering::Relaxed) {
+                    } else if !is_silent
+                        && now >= race_until
+                        && race.is_some()
+                        && !is_greeting.load(Ordering::Relaxed)
+                    {
                         // A relay that has been greeted may have given the old link up already.
                         info!(relay = self.relay.address(), "the relay is heard again");
                         race = None;
@@ -298,8 +353,13 @@ impl Uplink {
 
     /// Takes note of a link that is up.
     fn enter(&self, link: &Link, welcome: Welcome) {
-        info!(relay = self.relay.address(), address = %link.remote_address(), "joined");
+        let (address, transport) = (link.remote_address(), link.transport());
+        info!(relay = self.relay.address(), %address, %transport, "joined");
+        if transport == Transport::Tcp && self.lock().transport != Some(transport) {
+            info!("over TCP a picture comes later than over UDP where packets are lost");
+        }
         let mut state = self.lock();
+        state.transport = Some(transport);
         state.link = Some(link.clone());
         state.connects += 1;
         state.is_refused = false;
@@ -323,6 +383,8 @@ impl Uplink {
         let relay = self.relay.address();
         let helped = match need {
             Need::Packet => link.knock(),
+            // A connection stays where it is.
+            Need::Socket if link.transport() == Transport::Tcp => link.knock(),
             Need::Socket => {
                 debug!(relay, "silent: going on from another port");
                 link.rebind()
@@ -370,7 +432,12 @@ impl Uplink {
         beside: Option<Link>,
     ) -> Joined {
         is_greeting.store(false, Ordering::Relaxed);
-        let mut calls = Calls::new(dialer, &self.relay, self.lock().addresses.clone(), pause);
+        let (addresses, last) = {
+            let state = self.lock();
+            (state.addresses.clone(), state.transport)
+        };
+        let over = Over::after(last, dialer);
+        let mut calls = Calls::new(dialer, &self.relay, over, addresses, pause);
         let mut refused_retry = FIRST_REFUSED_RETRY;
         loop {
             let joined = match calls.next().await {
@@ -403,6 +470,22 @@ impl Uplink {
         }
     }
 
+    /// Calls over QUIC, beside a link over TCP that works.
+    async fn upgrade(
+        &self,
+        dialer: &Dialer,
+        studio: &dyn Studio,
+        is_greeting: &AtomicBool,
+    ) -> Option<Joined> {
+        let (over, addresses) = (Over::One(Transport::Quic), self.lock().addresses.clone());
+        let mut calls = Calls::new(dialer, &self.relay, over, addresses, Duration::ZERO);
+        let link = tokio::time::timeout(ATTEMPT, calls.next()).await.ok()?.ok()?;
+        is_greeting.store(true, Ordering::Relaxed);
+        let greeted = tokio::time::timeout(WELCOME, self.greet(link, studio)).await;
+        is_greeting.store(false, Ordering::Relaxed);
+        greeted.ok()?.ok()
+    }
+
     /// Says hello and is let in, or not.
     async fn greet(&self, link: Link, studio: &dyn Studio) -> Result<Joined, Failure> {
         let (send, receive) = link.open_control().await?;
@@ -429,6 +512,11 @@ impl Uplink {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Studios of one relay do not do it in step.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(rand::random_range(0.75..1.25))
 }
 
 /// Whether a silent link is heard now that the relay has answered another: the network is back, and

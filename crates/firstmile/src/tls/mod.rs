@@ -1,4 +1,4 @@
-//! The TLS door: RTMPS and HTTPS on one port.
+//! The TLS door: RTMPS, HTTPS and, on a relay, studios whose network blocks UDP, on one port.
 //!
 //! Who calls is seen in three steps: the first byte of the connection says whether it is TLS at all,
 //! the client's hello whether it is a studio, and the first byte inside TLS whether it is an encoder
@@ -17,6 +17,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::identity::Identity;
+use crate::link::keys;
+
 pub use certificate::Certificate;
 
 /// RFC 7301: HTTP/1.1 by its registered name.
@@ -31,6 +34,8 @@ pub struct Server {
     plain: Arc<ServerConfig>,
     /// For clients that offer HTTP/1.1.
     http: Arc<ServerConfig>,
+    /// For studios, who are shown this node's own key and not its certificate.
+    studios: Option<Arc<ServerConfig>>,
     /// Refuses a protocol in TLS's own words.
     refusal: Arc<ServerConfig>,
 }
@@ -42,6 +47,8 @@ pub enum Caller {
     Rtmp(TlsStream<TcpStream>),
     /// A browser or another HTTP client.
     Http(TlsStream<TcpStream>),
+    /// A studio; it has proven a key. Nothing was looked at.
+    Studio(TlsStream<TcpStream>),
 }
 
 /// Why a caller was turned away.
@@ -63,10 +70,8 @@ pub enum Error {
     /// It speaks something else inside TLS.
     #[error("this is TLS with neither RTMP nor HTTP in it")]
     Unknown,
-    /// A studio tries to come over TCP.
-    #[error(
-        "a studio asks for the backhaul over TCP, which is not served: its network seems to block UDP"
-    )]
+    /// A studio calls where none is taken.
+    #[error("a studio calls on a port for encoders: its join link names the wrong one")]
     Backhaul,
     /// It has looked at the certificate and left.
     #[error(
@@ -135,11 +140,23 @@ impl Server {
             Arc::new(config)
         };
         // RFC 7301 §3.1: no client can offer an empty name, so none finds one that it offered.
-        Self { plain: config(&[]), http: config(&[HTTP]), refusal: config(&[b""]) }
+        Self { plain: config(&[]), http: config(&[HTTP]), studios: None, refusal: config(&[b""]) }
     }
 
-    /// Makes the handshake and waits for the client's first byte after it. The caller sets the
-    /// deadline.
+    /// The same, which takes studios too: both ends prove their keys as over QUIC.
+    ///
+    /// # Errors
+    ///
+    /// If the crypto library cannot use the identity.
+    pub fn with_studios(mut self, identity: &Identity) -> anyhow::Result<Self> {
+        let mut config = keys::acceptor(identity)?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        self.studios = Some(Arc::new(config));
+        Ok(self)
+    }
+
+    /// Makes the handshake and waits for the client's first byte after it, unless it is a studio. The
+    /// caller sets the deadline.
     ///
     /// # Errors
     ///
@@ -153,6 +170,10 @@ impl Server {
             start.client_hello().alpn().is_some_and(|mut all| all.any(|name| name == protocol))
         };
         if offers(backhaul::ALPN) {
+            if let Some(studios) = &self.studios {
+                let stream = start.into_stream(studios.clone()).await?;
+                return Ok(Caller::Studio(stream));
+            }
             // The alert is all there is to say.
             let _ = start.into_stream(self.refusal.clone()).await;
             return Err(Error::Backhaul);

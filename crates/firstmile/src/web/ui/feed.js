@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { graph } from "./history.js";
 import { setup } from "./setup.js";
-import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, placeOf, rate, span, stateOf } from "./words.js";
+import { STATES, bytes, count, delayOf, kbpsOf, ms, placeOf, rate, span, stateOf, wayOf } from "./words.js";
 
 /** The players of a feed that a card names; the rest is a number. */
 const PLAYERS_SHOWN = 4;
@@ -87,9 +87,8 @@ function way(feed, links) {
 
 /** One of the links that a feed comes by: there is one for each uplink. */
 function uplink(link) {
-  const figures = `${link.transport.toUpperCase()}, round trip ${ms(link.rtt_ms)}, loss ${percent(link.loss)}`;
   const own = link.local ? `, from ${link.local}` : "";
-  return h("span", { class: "uplink" }, link.state === "up" ? figures + own : `${link.transport.toUpperCase()}, lost${own}`);
+  return h("span", { class: "uplink" }, link.state === "up" ? wayOf(link) + own : `${link.transport.toUpperCase()}, lost${own}`);
 }
 
 /** The same as a relay sees it: its feeds end at a studio. */
@@ -100,7 +99,7 @@ function relayWay(feed, links, late, step) {
     step("encoder", "Encoder", ...(feed.publication ? late : ["not here"])),
     step("relay", "This relay", feed.record_survives_s && `the studio may be away for ${span(feed.record_survives_s)}`),
     step("backhaul", "Studio", isUp ? "connected" : "not connected",
-      isUp && `${studio.transport.toUpperCase()}, round trip ${ms(studio.rtt_ms)}, loss ${percent(studio.loss)}`));
+      isUp && wayOf(studio)));
 }
 
 function recording(feed) {

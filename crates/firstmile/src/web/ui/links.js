@@ -1,7 +1,7 @@
 // The node's links: a studio's relays, or a relay's studios.
 
 import { h } from "./dom.js";
-import { ms, percent, placeOf } from "./words.js";
+import { placeOf, wayOf } from "./words.js";
 
 const STATES = { up: "connected", connecting: "not connected", racing: "silent, being called anew", refused: "refused" };
 
@@ -17,7 +17,7 @@ export function linkList(status) {
       h("b", {}, link.peer),
       h("span", { class: "word" }, STATES[link.state] ?? link.state),
       h("span", { class: "quiet" }, link.state === "up"
-        ? `${link.transport.toUpperCase()} · ${ms(link.rtt_ms)} · loss ${percent(link.loss)} · ${link.address}`
+        ? `${wayOf(link)} · ${link.address}`
         : link.address),
       h("span", { class: "quiet" }, placeOf(link)),
       link.state !== "up" && link.last_error && h("span", { class: "quiet" }, link.last_error))));

@@ -50,6 +50,10 @@ export function span(seconds) {
 
 export const percent = (part) => (known(part) ? `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %` : "–");
 
+/** A link's transport, round trip, and loss where that is known: over TCP the system keeps it to itself. */
+export const wayOf = (link) => [link.transport.toUpperCase(), `round trip ${ms(link.rtt_ms)}`,
+  known(link.loss) && `loss ${percent(link.loss)}`].filter(Boolean).join(", ");
+
 export const count = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 
 /** Picture and sound together; nothing while neither comes. */
