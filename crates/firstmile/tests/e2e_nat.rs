@@ -145,3 +145,45 @@ fn a_player_whose_cable_was_pulled_is_noticed() {
     studio.wait_players("camera", 0);
     assert!(player.is_running(), "it knows nothing of it");
 }
+
+/// A network that lets no UDP out, as in many offices; and then the studio's machine gets another
+/// address, which a connection does not outlive.
+#[test]
+fn a_studio_whose_router_drops_udp_goes_by_tcp() {
+    let Some(lab) = Lab::new_or_skip() else { return };
+    lab.nft(
+        "table ip strict {
+            chain through {
+                type filter hook forward priority -10;
+                meta l4proto udp drop;
+            }
+        }",
+    )
+    .unwrap();
+    let (relay, studio) = start(&lab);
+    let inside = lab.namespace("studio");
+    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
+    studio.wait_players("camera", 1);
+    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
+        .in_namespace(&lab.namespace("encoder"))
+        .forever()
+        .start();
+    player.wait_frames(90, 60, PATIENCE);
+    let transport = || studio.status().unwrap()["links"][0]["transport"].clone();
+    assert_eq!(transport(), "tcp");
+
+    lab.remove_studio_address().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = player.frames(media::Track::Video);
+    lab.set_studio_address(Ipv4Addr::new(192, 168, 77, 3)).unwrap();
+    let back = Instant::now();
+    player.wait_video(before + 1, PATIENCE);
+    println!("media {:?} after the new address", back.elapsed());
+    player.wait_video(before + 60, PATIENCE);
+    assert!(publisher.is_running(), "the encoder saw nothing of it");
+    assert_eq!(transport(), "tcp");
+    player.finish().unwrap();
+    let (source, played) =
+        (Frames::of(&fixture::clip()).unwrap(), Frames::of(&player.file()).unwrap());
+    assert_eq!(assert_contiguous_run(&source, &played, true), 0, "nothing is lost");
+}

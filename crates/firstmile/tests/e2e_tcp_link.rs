@@ -383,3 +383,13 @@ fn mute_callers_keep_no_studio_out() {
     let studio = Node::studio(FIRSTMILE).config(config).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
 }
+
+#[test]
+fn the_doctor_says_that_udp_is_blocked() {
+    let house = House::new();
+    let studio = house.studio("");
+    let (_, found, _) = studio.command(&["doctor"]).unwrap();
+    let address = house.network.address();
+    assert!(found.contains(&format!("UDP to {address} is blocked")), "{found}");
+    assert!(found.contains("is up"), "{found}");
+}

@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             else {
                 return Ok(());
             };
-            let bytes = read.map_err(lost)?;
+            let bytes = read.map_err(|error| lost(&error))?;
             if bytes == 0 {
                 return Err(End::Lost("the peer ended the connection".to_owned()));
             }
@@ -149,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             while !self.output.is_empty() {
                 match Pin::new(&mut self.stream).poll_write(cx, &self.output) {
                     Poll::Ready(written) => {
-                        self.output.advance(written.map_err(lost)?);
+                        self.output.advance(written.map_err(|error| lost(&error))?);
                         self.is_unflushed = true;
                     }
                     Poll::Pending => return Ok(Poll::Pending),
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if self.is_unflushed {
                 match Pin::new(&mut self.stream).poll_flush(cx) {
-                    Poll::Ready(flushed) => flushed.map_err(lost)?,
+                    Poll::Ready(flushed) => flushed.map_err(|error| lost(&error))?,
                     Poll::Pending => return Ok(Poll::Pending),
                 }
                 self.is_unflushed = false;
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-fn lost(error: io::Error) -> End {
+fn lost(error: &io::Error) -> End {
     End::Lost(match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
             "the peer ended the connection".to_owned()
