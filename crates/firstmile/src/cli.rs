@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod feed;
 pub mod invite;
 pub mod record;
+pub mod status;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub enum Command {
     Feed(FeedArgs),
     /// Switch recording on or off, list recordings, and write them as FLV
     Record(RecordArgs),
+    /// Show how the running relay or studio is: feeds, problems, links
+    Status(StatusArgs),
     /// Find out what is wrong, and what to do
     Doctor(DoctorArgs),
     /// Run everything on this machine, with a test clip as the encoder
@@ -254,6 +257,20 @@ pub enum RecordAction {
     },
 }
 
+/// `firstmile status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Look at the node of this data directory [default: every one that runs here]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Look again every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print results in this form: JSON is one line for each node, without keys
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
 /// `firstmile doctor`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
@@ -302,6 +319,7 @@ mod tests {
             "firstmile record off camera",
             "firstmile record list --output json",
             "firstmile record export camera out.flv --dir d",
+            "firstmile status --data d --watch --output json",
             "firstmile doctor --data d",
             "firstmile demo --seconds 3 --output json --log debug",
             "firstmile --log warn relay",
@@ -330,7 +348,7 @@ mod tests {
         let mut root = quiet(Cli::command()).mut_subcommands(quiet);
         root.build();
         let mut text = root.render_help().to_string();
-        for name in ["relay", "studio", "invite", "feed", "record", "doctor", "demo"] {
+        for name in ["relay", "studio", "invite", "feed", "record", "status", "doctor", "demo"] {
             let command = root.find_subcommand_mut(name).expect("the command exists");
             text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
         }
