@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::value::{Listen, Span};
 use crate::secret::FeedName;
+use crate::when::When;
 
 /// Bring live video from anywhere into a studio that has no public address
 #[derive(Debug, Parser)]
@@ -49,7 +50,7 @@ pub enum Command {
     Studio(StudioArgs),
     /// Make a join link for a relay
     Invite(InviteArgs),
-    /// Add, list, rotate or remove a studio's feeds
+    /// Add, list, rotate, limit, pause or remove a studio's feeds
     Feed(FeedArgs),
     /// Switch recording on or off, list recordings, and write them as FLV
     Record(RecordArgs),
@@ -194,11 +195,32 @@ pub enum FeedAction {
     Add {
         /// Lower-case letters, digits and hyphens
         name: FeedName,
+        /// Until when its key is good.
+        #[command(flatten)]
+        until: UntilArgs,
     },
     /// List the feeds and what to type into their encoders
     List,
     /// Give a feed a new key; the old one ends at once
     Rotate {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Say until when a feed's key lets encoders in; one that is on air then stays
+    Limit {
+        /// Which feed
+        name: FeedName,
+        /// Until when.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Let no encoder in with a feed's key until it is resumed; one that is on air goes at once
+    Pause {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Let encoders in again
+    Resume {
         /// Which feed
         name: FeedName,
     },
@@ -214,6 +236,33 @@ pub enum FeedAction {
         /// Which feed
         name: FeedName,
     },
+}
+
+/// Until when a new key is good.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct UntilArgs {
+    /// Let encoders in until then, such as 2026-11-23T23:59+01:00 [default: for ever]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Let encoders in for so long, such as 90m, 6h or 2d
+    #[arg(long = "for", value_name = "T")]
+    pub span: Option<Span>,
+}
+
+/// Until when a key is good.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(required = true, multiple = false)]
+pub struct LimitArgs {
+    /// Let encoders in until then, such as 2026-11-23T23:59+01:00
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Let encoders in for so long, such as 90m, 6h or 2d
+    #[arg(long = "for", value_name = "T")]
+    pub span: Option<Span>,
+    /// Let encoders in for ever
+    #[arg(long)]
+    pub never: bool,
 }
 
 /// `firstmile record`.
@@ -313,6 +362,12 @@ mod tests {
             "firstmile feed add camera-2 --data d --output json",
             "firstmile feed --data d list",
             "firstmile feed rotate camera",
+            "firstmile feed add camera-2 --for 6h",
+            "firstmile feed limit camera --until 2026-11-23T23:59+01:00",
+            "firstmile feed limit camera --for 90m --data d",
+            "firstmile feed limit camera --never",
+            "firstmile feed pause camera",
+            "firstmile feed resume camera --output json",
             "firstmile feed auth camera on",
             "firstmile feed remove camera",
             "firstmile record on camera --data d",
@@ -335,6 +390,11 @@ mod tests {
         assert!(error.to_string().contains("expected an address such as"), "{error}");
         let error = parse("firstmile feed add Camera").unwrap_err();
         assert!(error.to_string().contains("lower-case letters"), "{error}");
+        let error = parse("firstmile feed limit camera --until 2026-11-23T23:59").unwrap_err();
+        assert!(error.to_string().contains("distance from UTC"), "{error}");
+        assert!(parse("firstmile feed limit camera").is_err());
+        assert!(parse("firstmile feed limit camera --never --for 1h").is_err());
+        assert!(parse("firstmile feed add camera --until tonight").is_err());
         assert!(parse("firstmile invite --uses 0").is_err());
         assert!(parse("firstmile invite --expires 30").is_err());
     }

@@ -136,7 +136,10 @@ mod tests {
 
     #[test]
     fn what_peers_say_is_plain() {
-        assert_eq!(plain("a\x1b[2J\u{9b}b\u{202e}c\u{200b}\u{2028}"), "a\u{fffd}[2J\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}");
+        assert_eq!(
+            plain("a\x1b[2J\u{9b}b\u{202e}c\u{200b}\u{2028}"),
+            "a\u{fffd}[2J\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}"
+        );
         assert_eq!(plain("Straße 中 🎥"), "Straße 中 🎥");
     }
 

@@ -38,6 +38,7 @@ pub mod studio;
 pub mod tls;
 pub mod traces;
 pub mod web;
+pub mod when;
 
 /// Name and version of this program, as its peers are told.
 pub fn agent() -> String {

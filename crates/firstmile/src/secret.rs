@@ -38,6 +38,12 @@ impl Secret {
         KeyHash::of(b"firstmile key v1\0", self)
     }
 
+    /// What a relay is told in place of the verifier while the key is paused: always the same, and
+    /// of no key.
+    pub fn paused_hash(&self) -> KeyHash {
+        KeyHash::of(b"firstmile paused v1\0", self)
+    }
+
     /// The verifier that a relay stores in place of an invite.
     pub fn invite_hash(&self) -> KeyHash {
         KeyHash::of(b"firstmile invite v1\0", self)

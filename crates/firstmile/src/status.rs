@@ -6,6 +6,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use media::Track;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_serve
 
 use crate::limit::{Hits, Limit};
 use crate::spool::Figures;
+use crate::when::When;
 
 /// The answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -181,6 +183,9 @@ pub struct FeedStatus {
     /// Whether two encoders are fighting over it.
     #[serde(default)]
     pub fought: bool,
+    /// On a studio: when its key opens it.
+    #[serde(default)]
+    pub validity: Validity,
     /// What is wrong, where, and what to do.
     #[serde(default)]
     pub problems: Vec<Problem>,
@@ -469,6 +474,33 @@ pub struct FeedInfo {
     /// Whether it is recorded.
     #[serde(default)]
     pub recorded: bool,
+    /// When its key opens it.
+    #[serde(default)]
+    pub validity: Validity,
+}
+
+/// When a feed's key, and its password if it has one, open it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Validity {
+    /// Whether its owner has paused it.
+    pub paused: bool,
+    /// Until when, in seconds since 1970; `None`: for ever.
+    pub until_s: Option<u64>,
+    /// Whether that has passed. The encoder that was on air then stays until it leaves.
+    pub expired: bool,
+}
+
+impl Validity {
+    /// What a person should know of it; nothing if the key is good for ever.
+    pub fn told(&self, now: SystemTime) -> Option<String> {
+        if self.paused {
+            return Some("paused: it opens nothing until it is resumed".to_owned());
+        }
+        let until = When::from_unix(self.until_s?)?;
+        let verb = if self.expired { "was valid" } else { "valid" };
+        Some(format!("{verb} until {until}, {}", until.seen_from(now)))
+    }
 }
 
 #[cfg(test)]

@@ -317,11 +317,8 @@ mod tests {
             text: "The encoder sends no picture\x1b[2J.".into(),
             remedy: "Choose a camera.".into(),
         };
-        let feed = FeedStatus {
-            name: "camera".into(),
-            problems: vec![problem],
-            ..FeedStatus::default()
-        };
+        let feed =
+            FeedStatus { name: "camera".into(), problems: vec![problem], ..FeedStatus::default() };
         let mut report = Report::default();
         running(&mut report, &Status { feeds: vec![feed], ..Status::default() });
         assert!(!report.healthy());

@@ -9,6 +9,7 @@ use crate::status::{
     feed_alarm,
 };
 use crate::web::{self, ApiError};
+use crate::when::When;
 
 impl web::Node for Node {
     fn status(&self) -> Status {
@@ -63,7 +64,7 @@ impl web::Node for Node {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 
-    fn add_feed(&self, _: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, _: &str, _: Option<When>) -> Result<FeedInfo, ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 

@@ -276,7 +276,7 @@ impl Node {
 
     /// The feed as this relay's hub has it, for those in the same process.
     pub fn find_feed(&self, key: &StreamKey) -> Option<Feed> {
-        let id = self.directory.borrow().find(&key.secret.key_hash())?;
+        let id = self.directory.borrow().find(&key.secret.key_hash(), Instant::now())?;
         Some(self.hub.feed(id))
     }
 

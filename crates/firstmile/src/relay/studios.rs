@@ -384,7 +384,8 @@ impl egress::Feeds for PeerFeeds<'_> {
         }
         let mut change = directory::Change::default();
         node.directory.send_modify(|directory| {
-            change = directory.push(self.studio, list, max);
+            let now = (Instant::now(), SystemTime::now());
+            change = directory.push(self.studio, list, max, now);
         });
         let now = Instant::now();
         for feed in &change.revoked {

@@ -36,6 +36,8 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
+    /// The key that its encoder shows.
+    Key,
     /// The encoder, and its way to the relay or studio.
     Encoder,
     /// Between relay and studio.
@@ -48,11 +50,13 @@ pub enum Place {
 
 impl Place {
     /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [Self::Encoder, Self::Backhaul, Self::Player, Self::Recording];
+    pub const ALL: [Self; 5] =
+        [Self::Key, Self::Encoder, Self::Backhaul, Self::Player, Self::Recording];
 
     /// The place as it is written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Key => "key",
             Self::Encoder => "encoder",
             Self::Backhaul => "backhaul",
             Self::Player => "player",
@@ -69,13 +73,34 @@ impl Place {
 /// What is wrong with a feed, in the order of its way; `links` are the node's.
 pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
     type Rule = fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>;
-    let rules: [Rule; 8] =
-        [fought, silent, slow_uplink, no_picture, lost, slow_backhaul, late_player, recording];
+    let rules: [Rule; 9] = [
+        expired,
+        fought,
+        silent,
+        slow_uplink,
+        no_picture,
+        lost,
+        slow_backhaul,
+        late_player,
+        recording,
+    ];
     rules.iter().filter_map(|rule| rule(feed, links)).collect()
 }
 
 fn problem(place: Place, text: String, remedy: impl Into<String>) -> Problem {
     Problem { place, text, remedy: remedy.into() }
+}
+
+fn expired(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    if !feed.validity.expired || feed.publication.is_none() {
+        return None;
+    }
+    Some(problem(
+        Place::Key,
+        "The key's time is over: this encoder stays, but cannot come back once it is interrupted."
+            .into(),
+        "Give the key more time if the show goes on.",
+    ))
 }
 
 fn fought(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {

@@ -1,6 +1,6 @@
 //! The studio as dashboard and API see it, and what they change.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hub::Cut;
 use tracing::info;
@@ -13,6 +13,7 @@ use crate::status::{
 };
 use crate::store::StoredFeed;
 use crate::web::{self, ApiError};
+use crate::when::When;
 
 impl web::Node for Node {
     fn status(&self) -> Status {
@@ -63,10 +64,10 @@ impl web::Node for Node {
         Ok(self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect())
     }
 
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
         let mut store = self.lock();
-        let feed = store.feeds.add(&name)?;
+        let feed = store.feeds.add(&name, until)?;
         self.push_keys(&store);
         self.switch_recordings(&store);
         drop(store);
@@ -83,6 +84,31 @@ impl web::Node for Node {
         // What came with the old key ends, here and at every relay.
         self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
         info!(feed = %name, "its key was rotated");
+        Ok(self.info(&feed))
+    }
+
+    fn set_until(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_until(&name, until)?;
+        self.push_keys(&store);
+        drop(store);
+        let until = until.map_or_else(|| "for ever".to_owned(), |until| until.to_string());
+        info!(feed = %name, until, "its key's time was set");
+        Ok(self.info(&feed))
+    }
+
+    fn set_paused(&self, name: &str, paused: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_paused(&name, paused)?;
+        self.push_keys(&store);
+        drop(store);
+        if paused {
+            // The encoder that is on air goes, here and at every relay.
+            self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
+        }
+        info!(feed = %name, paused, "its key was switched");
         Ok(self.info(&feed))
     }
 
@@ -144,6 +170,7 @@ impl Node {
         let name = feed.name.as_str();
         let snapshot = self.hub.snapshot(&name.to_owned(), now);
         let mut status = FeedStatus::of(name, &snapshot);
+        status.validity = feed.validity(SystemTime::now());
         status.publish = self.publish(&feed.key());
         status.auth = self.auth(feed, &status.publish);
         status.play = Some(self.play_url(name));

@@ -10,10 +10,10 @@ pub mod uplink;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use backhaul::{FeedKey, Hello};
+use backhaul::Hello;
 use hub::{Feed, Hub};
 use media::PublicationId;
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ use crate::door::{Door, Secure};
 use crate::egress::players::Players;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::identity::Identity;
-use crate::ingest::backhaul::FeedList;
+use crate::ingest::backhaul::{FeedList, ListedKey};
 use crate::join::host_port;
 use crate::limit::Hits;
 use crate::login::OnAir;
@@ -39,6 +39,7 @@ use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFee
 use crate::tls::{self, Certificate};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts};
+use crate::when::When;
 
 use uplink::Uplink;
 
@@ -365,6 +366,7 @@ impl Node {
             publish,
             play: Some(self.play_url(feed.name.as_str())),
             recorded: self.is_recorded(feed),
+            validity: feed.validity(SystemTime::now()),
         }
     }
 
@@ -401,10 +403,17 @@ impl Node {
 }
 
 fn for_relays(feeds: &[StoredFeed]) -> FeedList {
-    let key =
-        |feed: &StoredFeed| FeedKey { name: feed.name.to_string(), hash: feed.secret.key_hash().0 };
+    // A paused feed stays in the list: what relays keep of it is for its recording.
+    let key = |feed: &StoredFeed| ListedKey {
+        name: feed.name.to_string(),
+        hash: match feed.paused {
+            false => feed.secret.key_hash().0,
+            true => feed.secret.paused_hash().0,
+        },
+        until: feed.until.and_then(When::system_time),
+    };
     let login = |feed: &StoredFeed| {
-        let login = feed.auth.as_ref()?;
+        let login = feed.auth.as_ref().filter(|_| !feed.paused)?;
         let (feed, user) = (feed.name.to_string(), login.user.clone());
         Some(backhaul::Login { feed, user, verifier: login.verifier() })
     };
@@ -422,6 +431,10 @@ impl crate::ingest::backhaul::Feeds for Node {
 
     fn list(&self) -> watch::Receiver<Arc<FeedList>> {
         self.list.subscribe()
+    }
+
+    fn admits(&self, name: &str, at: SystemTime) -> bool {
+        self.lock().feeds.find(name).is_some_and(|feed| feed.admits(at))
     }
 
     fn budget(&self, name: &str) -> Option<Duration> {

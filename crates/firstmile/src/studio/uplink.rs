@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use backhaul::{Event, Hello, Refusal, Session, VERSION, Welcome};
 use tokio::sync::watch;
@@ -429,6 +429,10 @@ impl Feeds for RelayFeeds<'_> {
 
     fn list(&self) -> watch::Receiver<Arc<FeedList>> {
         self.studio.list()
+    }
+
+    fn admits(&self, name: &str, at: SystemTime) -> bool {
+        self.studio.admits(name, at)
     }
 
     fn budget(&self, name: &str) -> Option<Duration> {

@@ -1,7 +1,7 @@
 //! `/api/v1`, `/healthz` and `/metrics`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::rejection::QueryRejection;
@@ -21,6 +21,7 @@ use super::{Context, MAX_BODY, Node, metrics, pages};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
+use crate::when::When;
 
 /// How long an invite is good for if nobody says.
 const INVITE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +42,8 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
         .route("/api/v1/feeds/{name}/qr", get(show_qr))
         .route("/api/v1/feeds/{name}/auth", put(set_auth))
+        .route("/api/v1/feeds/{name}/validity", put(set_validity))
+        .route("/api/v1/feeds/{name}/pause", put(set_paused))
         .route("/api/v1/feeds/{name}/recording", put(set_recording))
         .route("/api/v1/recordings", get(recordings))
         .route("/api/v1/invites", post(create_invite))
@@ -111,8 +114,8 @@ async fn add_feed(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<FeedInfo>), ApiError> {
     let added = with_node(context, &headers, |node| {
-        let NewFeed { name } = json(body)?;
-        node.add_feed(&name)
+        let NewFeed { name, valid } = json(body)?;
+        node.add_feed(&name, valid.until(SystemTime::now())?)
     });
     Ok((StatusCode::CREATED, Json(added.await?)))
 }
@@ -123,6 +126,32 @@ async fn rotate_feed(
     Path(name): Path<String>,
 ) -> Result<Json<FeedInfo>, ApiError> {
     with_node(context, &headers, move |node| node.rotate_feed(&name)).await.map(Json)
+}
+
+async fn set_validity(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let valid: SetValidity = json(body)?;
+        node.set_until(&name, valid.until(SystemTime::now())?)
+    });
+    set.await.map(Json)
+}
+
+async fn set_paused(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let SetAuth { on } = json(body)?;
+        node.set_paused(&name, on)
+    });
+    set.await.map(Json)
 }
 
 async fn set_auth(
@@ -215,13 +244,45 @@ fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
 pub struct NewFeed {
     /// The feed's name.
     pub name: String,
+    /// Until when its key is good.
+    #[serde(default)]
+    pub valid: SetValidity,
 }
 
-/// The body of `PUT /api/v1/feeds/NAME/auth`.
+/// The body of `PUT /api/v1/feeds/NAME/validity`; without either, the key is good for ever.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SetValidity {
+    /// Until when the key is good, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<u64>,
+    /// For how many seconds it is, by the studio's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
+}
+
+impl SetValidity {
+    fn until(self, now: SystemTime) -> Result<Option<When>, ApiError> {
+        let until = match (self.until_s, self.for_s) {
+            (None, None) => return Ok(None),
+            (Some(until_s), None) => When::from_unix(until_s),
+            (None, Some(for_s)) => When::after(now, Duration::from_secs(for_s)),
+            (Some(_), Some(_)) => None,
+        };
+        until.map(Some).ok_or_else(|| {
+            ApiError::invalid(
+                "a key is good until a time before the year 10000, or for a while",
+                r#"send for example {"for_s": 7200}, {"until_s": 1800000000}, or {} for ever"#,
+            )
+        })
+    }
+}
+
+/// The body of `PUT /api/v1/feeds/NAME/auth`, and of `.../pause`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetAuth {
-    /// Whether the feed has a user and a password.
+    /// Whether the feed has a user and a password; or whether its key is paused.
     pub on: bool,
 }
 
@@ -328,6 +389,7 @@ impl From<FeedError> for ApiError {
         let status = match error {
             FeedError::Exists(_) => StatusCode::CONFLICT,
             FeedError::Unknown { .. } => StatusCode::NOT_FOUND,
+            FeedError::Past(_) => StatusCode::BAD_REQUEST,
             FeedError::Store(error) => return error.into(),
         };
         Self::new(status, &error.to_string(), &error.hint())

@@ -20,11 +20,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording};
+pub use api::{
+    ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording, SetValidity,
+};
 pub use auth::AllowedHosts;
 
 use crate::secret::Token;
 use crate::status::{FeedInfo, RecordingInfo, Status};
+use crate::when::When;
 
 /// Most connections at one time: browsers open six each, and each costs a task.
 const MAX_CONNECTIONS: usize = 128;
@@ -53,8 +56,16 @@ pub trait Node: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// All feeds with keys in clear.
     fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError>;
-    /// Makes a feed, effective at once.
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
+    /// Makes a feed, effective at once, with a key that is good until then (`None`: for ever).
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError>;
+    /// Says until when a feed's key is good; an encoder that is on air stays.
+    fn set_until(&self, _name: &str, _until: Option<When>) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Makes a feed's key worth nothing and closes what came with it, or good again.
+    fn set_paused(&self, _name: &str, _paused: bool) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
     /// Gives a feed a new key and closes what came with the old one.
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
     /// Gives a feed a user and a password, or takes them away and closes what came with them.

@@ -19,7 +19,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type and content of each file.
-pub(super) const FILES: [(&str, &str, &str); 11] = [
+pub(super) const FILES: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("ui/index.html")),
     ("/style.css", CSS, include_str!("ui/style.css")),
     ("/icon.svg", SVG, include_str!("ui/icon.svg")),
@@ -30,6 +30,7 @@ pub(super) const FILES: [(&str, &str, &str); 11] = [
     ("/history.js", SCRIPT, include_str!("ui/history.js")),
     ("/feed.js", SCRIPT, include_str!("ui/feed.js")),
     ("/setup.js", SCRIPT, include_str!("ui/setup.js")),
+    ("/keys.js", SCRIPT, include_str!("ui/keys.js")),
     ("/links.js", SCRIPT, include_str!("ui/links.js")),
 ];
 

@@ -102,6 +102,7 @@ mod tests {
             auth: None,
             play: None,
             recorded: false,
+            validity: crate::status::Validity::default(),
         }
     }
 

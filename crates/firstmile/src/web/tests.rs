@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -32,7 +32,8 @@ fn info(feed: &StoredFeed) -> FeedInfo {
     let publish = publish(&feed.key());
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
     let recorded = feed.recorded.is_some();
-    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded }
+    let validity = feed.validity(SystemTime::now());
+    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded, validity }
 }
 
 impl Node for FakeNode {
@@ -53,9 +54,19 @@ impl Node for FakeNode {
         Ok(self.feeds.lock().unwrap().list().iter().map(info).collect())
     }
 
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
-        Ok(info(&self.feeds.lock().unwrap().add(&name)?))
+        Ok(info(&self.feeds.lock().unwrap().add(&name, until)?))
+    }
+
+    fn set_until(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_until(&name, until)?))
+    }
+
+    fn set_paused(&self, name: &str, paused: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_paused(&name, paused)?))
     }
 
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
@@ -190,6 +201,8 @@ async fn what_changes_something_needs_the_token() {
         ("GET", "/api/v1/feeds/camera/qr?form=larix"),
         ("POST", "/api/v1/feeds/camera/rotate"),
         ("PUT", "/api/v1/feeds/camera/auth"),
+        ("PUT", "/api/v1/feeds/camera/validity"),
+        ("PUT", "/api/v1/feeds/camera/pause"),
         ("PUT", "/api/v1/feeds/camera/recording"),
         ("GET", "/api/v1/recordings"),
         ("DELETE", "/api/v1/feeds/camera"),
@@ -218,6 +231,40 @@ async fn recording_is_switched_on_and_off() {
     );
     assert_eq!(node.call("PUT", path, "{}").await.status, 400);
     assert_eq!(node.call("GET", "/api/v1/recordings", "").await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn a_key_is_limited_and_paused() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera/validity";
+    let now = crate::store::unix_seconds(SystemTime::now());
+    let until = |answer: Answer| answer.json()["validity"]["until_s"].as_u64();
+    let for_an_hour = until(node.call("PUT", path, r#"{"for_s":3600}"#).await).unwrap();
+    assert!((now + 3_600..now + 3_660).contains(&for_an_hour));
+    let at = json!({ "until_s": now + 60 }).to_string();
+    assert_eq!(until(node.call("PUT", path, &at).await), Some(now + 60));
+    assert_eq!(until(node.call("PUT", path, "{}").await), None);
+    for wrong in [
+        r#"{"for_s":0}"#,
+        r#"{"until_s":5}"#,
+        r#"{"for_s":1,"until_s":4000000000}"#,
+        r#"{"for_s":18446744073709551615}"#,
+        r#"{"until_s":18446744073709551615}"#,
+        r#"{"until":4000000000}"#,
+    ] {
+        assert_eq!(node.call("PUT", path, wrong).await.status, 400, "{wrong}");
+    }
+    assert_eq!(node.call("PUT", "/api/v1/feeds/none/validity", "{}").await.status, 404);
+    let body = r#"{"name":"roof","valid":{"for_s":60}}"#;
+    assert!(until(node.call("POST", "/api/v1/feeds", body).await).is_some());
+    for on in [true, false] {
+        let path = "/api/v1/feeds/camera/pause";
+        let answer = node.call("PUT", path, &format!(r#"{{"on":{on}}}"#)).await;
+        assert_eq!(
+            (answer.status, &answer.json()["validity"]["paused"]),
+            (StatusCode::OK, &json!(on))
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! letters.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use crate::error::plain;
 use crate::status::{FeedState, FeedStatus, LinkState, LinkStatus, PlayerStatus, Status};
@@ -103,7 +104,11 @@ impl Page {
         let rest = after.get(12..).unwrap_or_default();
         let recorded = feed.recording.as_ref().is_some_and(|recording| recording.on);
         let mark = if recorded { self.painted(Colour::Red, "  REC") } else { String::new() };
-        let _ = writeln!(self.text, "{before}{state}{}{mark}", if recorded { rest } else { rest.trim_end() });
+        let _ = writeln!(
+            self.text,
+            "{before}{state}{}{mark}",
+            if recorded { rest } else { rest.trim_end() }
+        );
         self.details(feed);
         for problem in &feed.problems {
             let place = problem.place.as_str();
@@ -114,8 +119,12 @@ impl Page {
 
     fn details(&mut self, feed: &FeedStatus) {
         if let Some(studio) = &feed.studio {
-            let kept = feed.record_survives_s.map(|s| format!(", which may be away for {}", span(s)));
+            let kept =
+                feed.record_survives_s.map(|s| format!(", which may be away for {}", span(s)));
             self.note(Colour::Grey, "  of", &format!("{studio}{}", kept.unwrap_or_default()));
+        }
+        if let Some(told) = feed.validity.told(SystemTime::now()) {
+            self.note(Colour::Grey, "  key:", &told);
         }
         if feed.publication.is_some() {
             let on_air = feed.since_s.map(|since| format!("on air {}", span(since)));
@@ -235,6 +244,7 @@ fn state(feed: &FeedStatus) -> (&'static str, Colour) {
         FeedState::Live => ("live", Colour::Green),
         FeedState::Stalled => ("stalled", Colour::Red),
         FeedState::Reconnecting => ("reconnecting", Colour::Yellow),
+        FeedState::Waiting if feed.validity.paused => ("paused", Colour::Yellow),
         FeedState::Waiting => ("waiting", Colour::Grey),
     }
 }
@@ -376,10 +386,12 @@ mod tests {
             }],
             problems: vec![Problem {
                 place: Place::Encoder,
-                text: "The encoder's uplink is too slow: its media comes 1.2 s later than a minute \
+                text:
+                    "The encoder's uplink is too slow: its media comes 1.2 s later than a minute \
                        ago, and 4.2 Mb/s arrive."
+                        .into(),
+                remedy: "Lower the encoder's bitrate to 2.8 Mb/s, or give it a better uplink."
                     .into(),
-                remedy: "Lower the encoder's bitrate to 2.8 Mb/s, or give it a better uplink.".into(),
             }],
             drops: Drops { player_skipped_tags: 0, skipped_tags: 3 },
             recording: Some(Recording {
@@ -394,10 +406,8 @@ mod tests {
     }
 
     fn status() -> Status {
-        let waiting = FeedStatus {
-            name: "a-name-that-has-all-of-32-letter".into(),
-            ..FeedStatus::default()
-        };
+        let waiting =
+            FeedStatus { name: "a-name-that-has-all-of-32-letter".into(), ..FeedStatus::default() };
         Status {
             role: "studio".into(),
             version: "0.1.0".into(),

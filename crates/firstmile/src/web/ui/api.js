@@ -46,6 +46,9 @@ export const check = () => ask("GET", "/api/v1/feeds");
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
+/** `{ until_s }`, `{ for_s }`, or neither for ever. */
+export const limit = (name, valid) => ask("PUT", `${feed(name)}/validity`, valid);
+export const pause = (name, on) => ask("PUT", `${feed(name)}/pause`, { on });
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
 
 /** A QR code as the address of a picture. */

@@ -1,6 +1,7 @@
 // What to type into an encoder, or to point its camera at.
 
 import { h } from "./dom.js";
+import { keyTime } from "./keys.js";
 
 /** Where each encoder has its fields; see docs/encoders.md for more. */
 const ENCODERS = {
@@ -44,6 +45,7 @@ export function setup(feed, ui, act) {
       h("img", { src: ui.qr.picture, alt: "QR code with the stream key", width: 320, height: 320 }),
       h("figcaption", {}, ui.qr.form === "larix" ? "Larix Broadcaster: scan it with the phone's camera." : "IRL Pro and others: scan it in the app."),
       h("figcaption", { class: "quiet" }, "Who scans it can send to this feed.")),
+    keyTime(feed, act),
     h("h3", {}, "How?"),
     h("div", { class: "choice", role: "group" },
       Object.keys(ENCODERS).map((name) => choice(name, name === ui.encoder, () => act.setup({ encoder: name })))),
