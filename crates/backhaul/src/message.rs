@@ -110,6 +110,8 @@ pub enum Refusal {
     Duplicate,
     /// The acceptor is full.
     Full,
+    /// The acceptor's owner wants this peer no longer.
+    CutOff,
     /// A reason that this version does not know.
     Other(u64),
 }

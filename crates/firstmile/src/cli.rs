@@ -6,6 +6,7 @@ pub mod feed;
 pub mod invite;
 pub mod record;
 pub mod status;
+pub mod studios;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,8 +49,10 @@ pub enum Command {
     Relay(RelayArgs),
     /// Run a studio in the control room
     Studio(StudioArgs),
-    /// Make a join link for a relay
+    /// Make a join link for a relay; list and revoke those that were made
     Invite(InviteArgs),
+    /// List a relay's studios, cut one off, or let it in again
+    Studios(StudiosArgs),
     /// Add, list, rotate, limit, pause or remove a studio's feeds
     Feed(FeedArgs),
     /// Switch recording on or off, list recordings, and write them as FLV
@@ -144,8 +147,11 @@ pub struct StudioArgs {
 /// `firstmile invite`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InviteArgs {
+    /// Instead of making one.
+    #[command(subcommand)]
+    pub action: Option<InviteAction>,
     /// Find the relay by its data directory
-    #[arg(long, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Admit this many studios [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -154,8 +160,51 @@ pub struct InviteArgs {
     #[arg(long, value_name = "T")]
     pub expires: Option<Span>,
     /// Print results in this form
-    #[arg(long, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
     pub output: Output,
+}
+
+/// What to do with invites that were made.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InviteAction {
+    /// List the invites that still admit somebody
+    List,
+    /// Make an invite worth nothing; studios that it has admitted stay
+    Revoke {
+        /// Which, as the list calls it
+        id: String,
+    },
+}
+
+/// `firstmile studios`.
+#[derive(Clone, Debug, Args)]
+pub struct StudiosArgs {
+    /// What to do with which studio.
+    #[command(subcommand)]
+    pub action: StudiosAction,
+    /// Find the relay by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with which studio.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StudiosAction {
+    /// List the studios that are here, or may come back, or were cut off
+    List,
+    /// Cut a studio off at once; it comes back only by an invite that is made later
+    Remove {
+        /// Its name, or the first characters of its key
+        studio: String,
+    },
+    /// Let a studio in again that was cut off
+    Restore {
+        /// Its name, or the first characters of its key
+        studio: String,
+    },
 }
 
 impl InviteArgs {
@@ -359,6 +408,11 @@ mod tests {
             "firstmile relay --config f --data d --rtmp :1935 --rtmps :1936 --secure 4433 --http 127.0.0.1:0 --public-host h --open --output json",
             "firstmile studio --join - --join @f --join firstmile://x --rtmp [::]:0 --rtmps :0 --http :1 --output json",
             "firstmile invite --data d --uses 3 --expires 30m --output json",
+            "firstmile invite list --data d --output json",
+            "firstmile invite revoke 0123456789 --data d",
+            "firstmile studios list --output json",
+            "firstmile studios remove 0123ABCD --data d",
+            "firstmile studios restore studio",
             "firstmile feed add camera-2 --data d --output json",
             "firstmile feed --data d list",
             "firstmile feed rotate camera",
@@ -408,7 +462,9 @@ mod tests {
         let mut root = quiet(Cli::command()).mut_subcommands(quiet);
         root.build();
         let mut text = root.render_help().to_string();
-        for name in ["relay", "studio", "invite", "feed", "record", "status", "doctor", "demo"] {
+        for name in
+            ["relay", "studio", "invite", "studios", "feed", "record", "status", "doctor", "demo"]
+        {
             let command = root.find_subcommand_mut(name).expect("the command exists");
             text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
         }

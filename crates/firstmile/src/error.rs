@@ -19,6 +19,23 @@ pub fn plain(text: &str) -> String {
     text.replace(|c: char| c.is_control() || is_invisible(c), "\u{fffd}")
 }
 
+/// A JSON text with nothing in it but visible ASCII, which says the same: what peers chose stands
+/// between quotes, where every character may be escaped.
+pub fn plain_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() && !c.is_control() {
+            safe.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
+}
+
 /// Characters that change how others are shown (Unicode's bidirectional controls, joiners, separators
 /// of lines, tags).
 fn is_invisible(c: char) -> bool {

@@ -49,6 +49,7 @@ async fn start(cli: Cli) -> Result<ExitCode> {
             serving.await??;
         }
         Command::Invite(args) => say(&cli::invite::run(&args).await?)?,
+        Command::Studios(args) => say(&cli::studios::run(&args).await?)?,
         Command::Feed(args) => say(&cli::feed::run(&args).await?)?,
         Command::Record(args) => say(&cli::record::run(&args).await?)?,
         Command::Status(args) => {

@@ -1,5 +1,6 @@
 //! One snapshot of a node: what the API answers, the dashboard draws and metrics count.
 
+mod peers;
 mod problems;
 mod settings;
 
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use media::Track;
 use serde::{Deserialize, Serialize};
 
+pub use peers::{InviteInfo, RelayInfo, StudioInfo, StudioState};
 pub(crate) use problems::is_cut_off;
 pub use problems::{Place, Problem, problems};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};

@@ -349,6 +349,7 @@ impl Refusal {
             Self::InviteUsedUp => 4,
             Self::Duplicate => 5,
             Self::Full => 6,
+            Self::CutOff => 7,
             Self::Other(code) => code,
         }
     }
@@ -361,6 +362,7 @@ impl Refusal {
             4 => Self::InviteUsedUp,
             5 => Self::Duplicate,
             6 => Self::Full,
+            7 => Self::CutOff,
             code => Self::Other(code),
         }
     }

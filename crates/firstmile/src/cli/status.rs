@@ -10,7 +10,7 @@ use hyper::Method;
 
 use super::client::Client;
 use super::{Output, StatusArgs};
-use crate::error::Hint;
+use crate::error::{Hint, plain_json};
 use crate::platform::{self, Role};
 use crate::status::Status;
 
@@ -79,19 +79,7 @@ fn clients(args: &StatusArgs) -> anyhow::Result<Vec<Client>> {
 
 /// The snapshot as those see it who may not see keys: it ends up in tickets and mails.
 fn json(status: Status) -> anyhow::Result<String> {
-    let text = serde_json::to_string(&status.masked())?;
-    // What peers chose stands between quotes only, where every character may be escaped.
-    let mut safe = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        if c.is_ascii() && !c.is_control() {
-            safe.push(c);
-        } else {
-            let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| safe += &format!("\\u{unit:04x}"));
-        }
-    }
-    safe.push('\n');
-    Ok(safe)
+    Ok(plain_json(&serde_json::to_string(&status.masked())?) + "\n")
 }
 
 #[cfg(test)]

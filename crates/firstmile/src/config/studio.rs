@@ -10,13 +10,13 @@ use serde::Deserialize;
 use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
-    ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, duration, http_token,
-    read_file, size, within,
+    ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, duration, http_password,
+    http_token, read_file, size, within,
 };
 use crate::cli::StudioArgs;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
-use crate::secret::Token;
+use crate::secret::{Password, Token};
 
 /// Most bytes of a file or standard input that holds join links.
 const MAX_LINKS: u64 = 64 << 10;
@@ -36,6 +36,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// The API's token, instead of one made at each start.
     pub http_token: Option<Token>,
+    /// What people log in with at the dashboard; without it nobody does.
+    pub http_password: Option<Password>,
     /// What players get.
     pub play: Play,
     /// How feeds come from relays.
@@ -138,6 +140,7 @@ struct File {
     rtmps: Option<Listen>,
     http: Listen,
     http_token: Option<Token>,
+    http_password: Option<Password>,
     play: Play,
     backhaul: StudioBackhaul,
     record: Record,
@@ -174,6 +177,7 @@ impl Config {
             rtmps: args.rtmps.or(file.rtmps).map(|rtmps| rtmps.or(default_rtmps())),
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
+            http_password: http_password("FIRSTMILE_STUDIO_HTTP_PASSWORD", file.http_password)?,
             play: file.play,
             record: file.record,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
@@ -182,7 +186,7 @@ impl Config {
             ring: file.ring,
             backhaul: file.backhaul,
         };
-        check_http(config.http, config.http_token.as_ref())?;
+        check_http(config.http, config.http_token.as_ref(), config.http_password.as_ref())?;
         let second = Duration::from_secs(1);
         within("play.max_delay", config.play.max_delay, second / 10, 60 * second)?;
         config.backhaul.check()?;

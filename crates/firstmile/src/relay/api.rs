@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Node;
 use super::directory::FeedId;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
-    feed_alarm,
+    Addresses, FeedInfo, FeedStatus, InviteInfo, KeyText, LimitStatus, RecordingInfo, SpoolStatus,
+    Status, StudioInfo, feed_alarm,
 };
 use crate::web::{self, ApiError};
 use crate::when::When;
@@ -34,6 +34,9 @@ impl web::Node for Node {
         });
         let mut feeds: Vec<_> = feeds.collect();
         feeds.sort_by(|a, b| (&a.studio, &a.name).cmp(&(&b.studio, &b.name)));
+        // It may have expired, or been revoked.
+        let is_good = self.lock_store().invites.admits(&self.start_invite, SystemTime::now());
+        let join_link = is_good.then(|| KeyText::link(&self.join_link()));
         let studios = self.lock_studios();
         let mut links: Vec<_> = studios.iter().map(|(key, studio)| studio.status(key)).collect();
         links.sort_by(|a, b| a.peer.cmp(&b.peer));
@@ -49,7 +52,7 @@ impl web::Node for Node {
                 secure: Some(self.addresses.secure.to_string()),
                 http: Some(self.addresses.http.to_string()),
             },
-            join_link: Some(KeyText::link(&self.join_link())),
+            join_link,
             connections: (guests + sessions) as u64,
             alarms,
             feeds,
@@ -86,6 +89,22 @@ impl web::Node for Node {
 
     fn remove_feed(&self, _: &str) -> Result<(), ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn studios(&self) -> Result<Vec<StudioInfo>, ApiError> {
+        Ok(self.studio_infos())
+    }
+
+    fn set_admission(&self, key: &str, on: bool) -> Result<StudioInfo, ApiError> {
+        self.admit_studio(key, on)
+    }
+
+    fn invites(&self) -> Result<Vec<InviteInfo>, ApiError> {
+        Ok(self.invite_infos())
+    }
+
+    fn revoke_invite(&self, id: &str) -> Result<(), ApiError> {
+        self.revoke(id)
     }
 
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {

@@ -3,6 +3,7 @@
 mod api;
 mod directory;
 mod gate;
+mod members;
 mod studios;
 
 use std::collections::HashMap;
@@ -121,7 +122,10 @@ impl Relay {
         let verifiers = Verifiers::load(&data);
         let mut directory = Directory::default();
         let mut known = verifiers.studios().to_vec();
-        known.retain(|studio| config.open || store.admitted.contains(&studio.key));
+        known.retain(|studio| {
+            let is_cut_off = store.admitted.cut_off_ms(&studio.key).is_some();
+            store.admitted.contains(&studio.key) || config.open && !is_cut_off
+        });
         let max = config.limits.feeds_per_studio;
         directory.restore(known, max, Instant::now(), SystemTime::now());
         let rtmp = listen(config.rtmp, "rtmp")?;
@@ -200,7 +204,8 @@ impl Relay {
         let hosts = AllowedHosts::new(node.addresses.secure, Some(&node.host));
         let public = web::Public::new(node.clone(), token.clone(), hosts);
         let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
-        let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let owner = (token, node.config.http_password.clone());
+        let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let certificate = node.certificate.clone();
         let tls = |web| Arc::new(Secure { tls: tls::Server::new(&certificate), web });
         // The studios stay until the encoders have left: what those still send is on its way.

@@ -1,6 +1,6 @@
 //! The studio as dashboard and API see it, and what they change.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use hub::Cut;
 use tracing::info;
@@ -8,8 +8,8 @@ use tracing::info;
 use super::Node;
 use crate::secret::FeedName;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
-    is_cut_off,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, RelayInfo, Status,
+    feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
 use crate::web::{self, ApiError};
@@ -24,13 +24,14 @@ impl web::Node for Node {
         for (feed, stored) in feeds.iter_mut().zip(&stored) {
             feed.recording = recordings.remove(&stored.name);
         }
-        let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
+        let uplinks = self.uplinks.all();
+        let mut alarms: Vec<_> = uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         alarms.extend(self.certificate.alarm());
         alarms.extend(self.lost_identity.then(|| super::LOST_IDENTITY.to_owned()));
         if stored.iter().any(|feed| self.is_recorded(feed)) {
             alarms.extend(self.recorder.alarm());
         }
-        let links: Vec<_> = self.uplinks.iter().map(|uplink| uplink.status()).collect();
+        let links: Vec<_> = uplinks.iter().map(|uplink| uplink.status()).collect();
         for feed in &feeds {
             let snapshot = self.hub.snapshot(&feed.name, now);
             // What comes by a link that is lost says nothing about its encoder.
@@ -160,8 +161,16 @@ impl web::Node for Node {
         Ok(())
     }
 
-    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
-        Err(ApiError::invites_belong_to_the_relay())
+    fn relays(&self) -> Result<Vec<RelayInfo>, ApiError> {
+        Ok(self.relay_infos())
+    }
+
+    fn join_relay(&self, link: &str) -> Result<RelayInfo, ApiError> {
+        self.join_by(link)
+    }
+
+    fn leave_relay(&self, key: &str) -> Result<(), ApiError> {
+        self.leave_by(key)
     }
 }
 
@@ -180,7 +189,7 @@ impl Node {
         }
         (status.player_list, status.latency.player_queue_ms) = self.players.of(name, now);
         let Some(publication) = snapshot.publication else { return status };
-        for uplink in &self.uplinks {
+        for uplink in &self.uplinks.all() {
             let Some(figures) = uplink.inbox().figures(publication) else { continue };
             status.via = Some(uplink.relay().name.clone());
             status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);

@@ -6,6 +6,7 @@ mod gate;
 mod liveness;
 #[cfg(test)]
 mod recovery;
+mod relays;
 pub mod uplink;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use crate::traces::Traces;
 use crate::web::{self, AllowedHosts};
 use crate::when::When;
 
+use relays::Uplinks;
 use uplink::Uplink;
 
 /// How often feeds without an encoder are looked at.
@@ -87,7 +89,7 @@ pub struct Node {
     store: Mutex<Stored>,
     by_password: OnAir<String>,
     list: watch::Sender<Arc<FeedList>>,
-    uplinks: Vec<Arc<Uplink>>,
+    uplinks: Uplinks,
     door: OnceLock<Weak<Door<Self>>>,
 }
 
@@ -131,7 +133,8 @@ impl Studio {
         let recorder = Recorder::open(&config.record.dir(data.path()), config.record.keep_free);
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, http, &token)?;
-        let uplinks = relays.list().iter().cloned().map(|relay| Arc::new(Uplink::new(relay)));
+        let list = Arc::new(for_relays(feeds.list()));
+        let uplinks = Uplinks::new(relays.list(), &list);
         let node = Arc::new(Node {
             instance: rand::random(),
             rtmp,
@@ -145,8 +148,8 @@ impl Studio {
             players: Arc::default(),
             hits: Arc::default(),
             by_password: OnAir::default(),
-            list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
-            uplinks: uplinks.collect(),
+            list: watch::Sender::new(list),
+            uplinks,
             store: Mutex::new(Stored { feeds, relays }),
             door: OnceLock::new(),
             identity: identity.clone(),
@@ -179,24 +182,10 @@ impl Studio {
         let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
-        let mut uplinks = tokio::task::JoinSet::new();
-        for uplink in &node.uplinks {
-            let uplink = uplink.clone();
-            let (node, dialer, shutdown) = (node.clone(), dialer.clone(), shutdown.clone());
-            uplinks.spawn(async move {
-                loop {
-                    let (uplink, node) = (uplink.clone(), node.clone());
-                    let (dialer, stop) = (dialer.clone(), shutdown.clone());
-                    let running =
-                        tokio::spawn(async move { uplink.run(&dialer, &*node, &stop).await });
-                    // A fault of ours, of which the log tells, costs the link and not the relay.
-                    if running.await.is_ok() || shutdown.is_cancelled() {
-                        return;
-                    }
-                    tokio::time::sleep(AFTER_FAULT).await;
-                }
-            });
-        }
+        let uplinks = tokio::spawn({
+            let (node, shutdown) = (node.clone(), shutdown.clone());
+            async move { node.keep_uplinks(&dialer, &shutdown).await }
+        });
         let silence = CancellationToken::new();
         let tapping = tokio::spawn({
             let (node, silence) = (node.clone(), silence.clone());
@@ -209,7 +198,8 @@ impl Studio {
             }
         });
         let hosts = AllowedHosts::new(node.http, None);
-        let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let owner = (token, node.config.http_password.clone());
+        let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let sweeping = async {
             let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
             while shutdown.run_until_cancelled(sweep.tick()).await.is_some() {
@@ -222,7 +212,7 @@ impl Studio {
         let rtmp = door.serve(rtmp, shutdown.clone());
         let renewals = certificate.follow(shutdown.clone());
         let (web, (), (), (), ()) = tokio::join!(web, rtmp, rtmps, renewals, sweeping);
-        while uplinks.join_next().await.is_some() {}
+        let _ = uplinks.await;
         // Nothing comes any more; what there is, is written.
         silence.cancel();
         let _ = tapping.await;
@@ -280,7 +270,8 @@ impl Node {
                 ));
             }
         }
-        for uplink in &self.uplinks {
+        let uplinks = self.uplinks.all();
+        for uplink in &uplinks {
             let status = uplink.status();
             let state = match &status.last_error {
                 Some(error) => format!("not reached yet: {error}"),
@@ -289,7 +280,7 @@ impl Node {
             };
             text.push_str(&format!("Relay {}: {state}\n", uplink.relay().address()));
         }
-        if self.uplinks.is_empty() {
+        if uplinks.is_empty() {
             text.push_str(
                 "No relay is joined: encoders have to reach this machine. Run `firstmile relay` \
                  on a public machine,\nand start here with the --join link that it prints.\n",
@@ -311,7 +302,7 @@ impl Node {
     /// Waits until every relay has let us in, or `limit` has passed.
     pub async fn wait_relays(&self, limit: Duration) {
         let all = async {
-            for uplink in &self.uplinks {
+            for uplink in self.uplinks.all() {
                 uplink.wait_up().await;
             }
         };
@@ -355,7 +346,7 @@ impl Node {
         let rtmps = self.rtmps.filter(|_| self.certificate.covers(&host));
         let here = Publish::new("this studio", &host, self.rtmp.port(), key)
             .with_tls(&host, rtmps.map(|address| address.port()));
-        self.uplinks.iter().map(relay).chain([here]).collect()
+        self.uplinks.all().iter().map(relay).chain([here]).collect()
     }
 
     fn info(&self, feed: &StoredFeed) -> FeedInfo {
@@ -393,12 +384,14 @@ impl Node {
     /// Where a publication comes from.
     fn source(&self, publication: PublicationId) -> Source {
         let from = |uplink: &Arc<Uplink>| uplink.inbox().source(publication);
-        self.uplinks.iter().find_map(from).unwrap_or(Source::Here)
+        self.uplinks.all().iter().find_map(from).unwrap_or(Source::Here)
     }
 
     /// Tells every relay of the feeds as they are now.
     fn push_keys(&self, store: &Stored) {
-        self.list.send_replace(Arc::new(for_relays(store.feeds.list())));
+        let list = Arc::new(for_relays(store.feeds.list()));
+        self.uplinks.push(&list);
+        self.list.send_replace(list);
     }
 }
 

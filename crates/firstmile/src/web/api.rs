@@ -1,7 +1,8 @@
 //! `/api/v1`, `/healthz` and `/metrics`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::rejection::QueryRejection;
@@ -10,26 +11,21 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, metrics, pages};
+use super::sessions::Login;
+use super::{Context, MAX_BODY, Node, Peer, metrics, pages, pairing};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
 use crate::when::When;
 
-/// How long an invite is good for if nobody says.
-const INVITE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
-
-/// Longest life of an invite; who needs more makes another.
-const INVITE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-
-type Shared = State<Arc<Context>>;
+pub(super) type Shared = State<Arc<Context>>;
 
 pub(super) fn router(context: Arc<Context>) -> Router {
     Router::new()
@@ -46,7 +42,10 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/feeds/{name}/pause", put(set_paused))
         .route("/api/v1/feeds/{name}/recording", put(set_recording))
         .route("/api/v1/recordings", get(recordings))
-        .route("/api/v1/invites", post(create_invite))
+        .merge(pairing::routes())
+        .route("/api/v1/session", get(session))
+        .route("/api/v1/login", post(log_in))
+        .route("/api/v1/logout", post(log_out))
         .fallback(async || {
             ApiError::not_found(
                 "there is nothing here",
@@ -73,6 +72,48 @@ async fn status(State(context): Shared, headers: HeaderMap) -> Result<Json<Statu
         return Err(ApiError::unauthorized());
     }
     Ok(Json(context.node.status().masked()))
+}
+
+/// What a page that begins should ask for.
+async fn session(State(context): Shared, headers: HeaderMap) -> Json<SessionAnswer> {
+    let password = context.sessions.has_password();
+    Json(SessionAnswer { password, owner: has_token(&context.token, &headers) })
+}
+
+async fn log_in(
+    State(context): Shared,
+    peer: Option<Extension<Peer>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let NewSession { password } = json(body)?;
+    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
+    match context.sessions.log_in(&password, from, Instant::now()) {
+        Login::Open(cookie) => {
+            Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+        }
+        Login::Wrong => {
+            tracing::warn!(%from, "a wrong password at the dashboard");
+            Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "that is not the password",
+                "it is http_password in this node's configuration",
+            ))
+        }
+        Login::Later => Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many wrong passwords came from there",
+            "wait some seconds, or use the token of run.json",
+        )),
+        Login::Never => Err(ApiError::not_found(
+            "nobody logs in here with a password",
+            "use the token of run.json, or set http_password in this node's configuration",
+        )),
+    }
+}
+
+async fn log_out(State(context): Shared, headers: HeaderMap) -> Response {
+    let gone = context.sessions.log_out(&headers);
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response()
 }
 
 async fn show_metrics(State(context): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -196,27 +237,8 @@ async fn remove_feed(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn create_invite(
-    context: Shared,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<(StatusCode, Json<NewInviteAnswer>), ApiError> {
-    let created = with_node(context, &headers, |node| {
-        let NewInvite { uses, expires_s } = json(body)?;
-        let expires = expires_s.map_or(INVITE_EXPIRES, Duration::from_secs);
-        if uses == Some(0) || expires.is_zero() || expires > INVITE_MAX {
-            return Err(ApiError::invalid(
-                "an invite is for at least one studio, and for at most a year",
-                r#"send for example {"uses": 1, "expires_s": 86400}"#,
-            ));
-        }
-        node.create_invite(uses, expires)
-    });
-    Ok((StatusCode::CREATED, Json(NewInviteAnswer { join_link: created.await? })))
-}
-
 /// Asks for the token, then calls the node where waiting for the disk stops nobody.
-async fn with_node<T: Send + 'static>(
+pub(super) async fn with_node<T: Send + 'static>(
     State(context): Shared,
     headers: &HeaderMap,
     call: impl FnOnce(&dyn Node) -> Result<T, ApiError> + Send + 'static,
@@ -228,7 +250,9 @@ async fn with_node<T: Send + 'static>(
     called.unwrap_or_else(|_| Err(ApiError::failed("the node failed to answer", "see its log")))
 }
 
-fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+pub(super) fn json<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, ApiError> {
     let body = body.map_err(|rejection| {
         ApiError::new(rejection.status(), "the request's body cannot be read", "send less")
     })?;
@@ -236,6 +260,22 @@ fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
     serde_json::from_slice(&body).map_err(|error| {
         ApiError::invalid(&format!("the request's body is not right: {error}"), "send JSON")
     })
+}
+
+/// The answer of `GET /api/v1/session`.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SessionAnswer {
+    /// Whether one can log in with a password.
+    password: bool,
+    /// Whether this request may see keys and change something.
+    owner: bool,
+}
+
+/// The body of `POST /api/v1/login`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSession {
+    password: String,
 }
 
 /// The body of `POST /api/v1/feeds`.
@@ -294,25 +334,6 @@ pub struct SetRecording {
     pub on: bool,
 }
 
-/// The body of `POST /api/v1/invites`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewInvite {
-    /// For how many studios; without it, any number.
-    #[serde(default)]
-    pub uses: Option<u32>,
-    /// For how many seconds; without it, a day.
-    #[serde(default)]
-    pub expires_s: Option<u64>,
-}
-
-/// The answer to it.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct NewInviteAnswer {
-    /// The link in clear.
-    pub join_link: String,
-}
-
 /// An error as the API answers it: `{"error": "...", "hint": "..."}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
@@ -360,10 +381,16 @@ impl ApiError {
         Self::new(StatusCode::MISDIRECTED_REQUEST, "feeds belong to the studio", hint)
     }
 
-    /// A studio's answer to everything about invites (421).
+    /// A studio's answer to everything about studios and invites (421).
     pub fn invites_belong_to_the_relay() -> Self {
-        let hint = "ask the relay: run `firstmile invite` there";
-        Self::new(StatusCode::MISDIRECTED_REQUEST, "invites belong to the relay", hint)
+        let hint = "ask the relay: run `firstmile invite` or `firstmile studios` there";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "studios and invites belong to the relay", hint)
+    }
+
+    /// A relay's answer to everything about relays (421).
+    pub fn relays_belong_to_the_studio() -> Self {
+        let hint = "ask the studio: a relay joins nobody";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "relays are joined by the studio", hint)
     }
 
     pub(super) fn forbidden(error: &str, hint: &str) -> Self {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -66,10 +66,18 @@ fn host_of(authority: &str) -> Option<String> {
 /// Refuses foreign names and origins before anything else sees the request.
 pub(super) async fn guard(
     State(context): State<Arc<Context>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let checked = check(&context.hosts, request.method(), request.headers());
+    // From here on, a page that has logged in is as good as one that has the token.
+    let is_alone = !request.headers().contains_key(header::AUTHORIZATION);
+    let now = Instant::now();
+    if is_alone && context.sessions.has(request.method(), request.headers(), now) {
+        let bearer = format!("Bearer {}", context.token.expose());
+        let bearer = bearer.parse().expect("a token is fit for a header");
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+    }
     let is_open = !context.public || request.uri().path() == "/healthz";
     let checked =
         checked.and_then(|()| match is_open || has_token(&context.token, request.headers()) {
@@ -107,16 +115,21 @@ fn check(hosts: &AllowedHosts, method: &Method, headers: &HeaderMap) -> Result<(
         ));
     }
     let safe = matches!(*method, Method::GET | Method::HEAD);
-    if let (false, Some(origin)) = (safe, text(header::ORIGIN)) {
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        if authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host)) {
-            return Err(ApiError::forbidden(
-                "another site's page may not change anything here",
-                "use the node's own dashboard, or the command line",
-            ));
-        }
+    if !safe && is_own_origin(headers) == Some(false) {
+        return Err(ApiError::forbidden(
+            "another site's page may not change anything here",
+            "use the node's own dashboard, or the command line",
+        ));
     }
     Ok(())
+}
+
+/// Whether the page that asks is one of ours; `None` if the browser, or what is none, does not say.
+pub(super) fn is_own_origin(headers: &HeaderMap) -> Option<bool> {
+    let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    Some(authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)))
 }
 
 /// Whether the request shows the token.

@@ -31,7 +31,7 @@ pub(super) const FILES: [(&str, &str, &str); 12] = [
     ("/feed.js", SCRIPT, include_str!("ui/feed.js")),
     ("/setup.js", SCRIPT, include_str!("ui/setup.js")),
     ("/keys.js", SCRIPT, include_str!("ui/keys.js")),
-    ("/links.js", SCRIPT, include_str!("ui/links.js")),
+    ("/pair.js", SCRIPT, include_str!("ui/pair.js")),
 ];
 
 /// The files of the page; nothing in them is secret.

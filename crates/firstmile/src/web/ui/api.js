@@ -15,8 +15,37 @@ export function setToken(token) {
   else sessionStorage.removeItem(STORED);
 }
 
+// What the program says of this browser: whether there is a password, and whether it was given.
+let session = { password: false, owner: false };
+
+/** Whether this page may see keys and change something, as far as it knows. */
 export function hasToken() {
-  return sessionStorage.getItem(STORED) !== null;
+  return sessionStorage.getItem(STORED) !== null || session.owner;
+}
+
+export const hasPassword = () => session.password;
+export const isLoggedIn = () => session.owner && sessionStorage.getItem(STORED) === null;
+
+/** Asks anew whether this browser has logged in. */
+export async function refresh() {
+  session = await (await ask("GET", "/api/v1/session")).json();
+}
+
+/** Whether the password was right; fails if it cannot be asked. */
+export async function logIn(password) {
+  try {
+    await ask("POST", "/api/v1/login", { password });
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    return false;
+  }
+  await refresh();
+  return true;
+}
+
+export async function logOut() {
+  await ask("POST", "/api/v1/logout");
+  await refresh();
 }
 
 async function ask(method, path, body) {
@@ -50,6 +79,21 @@ export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
 export const limit = (name, valid) => ask("PUT", `${feed(name)}/validity`, valid);
 export const pause = (name, on) => ask("PUT", `${feed(name)}/pause`, { on });
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
+
+export const joinRelay = (link) => ask("POST", "/api/v1/relays", { link });
+export const leaveRelay = (key) => ask("DELETE", `/api/v1/relays/${encodeURIComponent(key)}`);
+export const admit = (key, on) => ask("PUT", `/api/v1/studios/${encodeURIComponent(key)}/admission`, { on });
+export const invite = async (body) => (await ask("POST", "/api/v1/invites", body)).json();
+export const revokeInvite = (id) => ask("DELETE", `/api/v1/invites/${encodeURIComponent(id)}`);
+
+const list = async (what) => (await ask("GET", `/api/v1/${what}`)).json();
+
+/** What only those see who may change it: relays, or studios and invites. */
+export async function lists(role) {
+  if (role !== "relay") return { relays: await list("relays") };
+  const [studios, invites] = await Promise.all([list("studios"), list("invites")]);
+  return { studios, invites };
+}
 
 /** A QR code as the address of a picture. */
 export async function qr(name, place, form, tls) {
