@@ -1,5 +1,12 @@
 //! `firstmile status` on running nodes: for people, for programs, and without keys.
 
+use std::sync::Arc;
+
+use backhaul::{Event, Hello, Session, VERSION};
+use firstmile::control::Control;
+use firstmile::identity::Identity;
+use firstmile::join::JoinLink;
+use firstmile::quic::Dialer;
 use testkit::client::{FfmpegPublish, rtmpdump_play};
 use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_until};
 
@@ -84,4 +91,38 @@ fn a_paused_encoders_problem_is_told_and_where_nothing_runs_it_is_said() {
     }
     let (code, ..) = Node::run(FIRSTMILE, &["status", "camera"], PATIENCE).unwrap();
     assert_eq!(code, Some(2));
+}
+
+/// A studio whose name would turn the line around, or pass for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_name_is_text() {
+    let relay = Node::relay(FIRSTMILE).start().unwrap();
+    let join: JoinLink = relay.join_link().parse().unwrap();
+    let dialer = Dialer::new(Arc::new(Identity::generate()));
+    let link = dialer.dial(relay.address("secure"), join.pin).await.unwrap();
+    let (send, receive) = link.open_control().await.unwrap();
+    let session = Session::dial(Hello {
+        versions: vec![VERSION],
+        instance: [1; 16],
+        agent: String::new(),
+        name: "\u{202e}<img onerror=x>\u{2066}\u{200b}".into(),
+        invite: join.invite.expose().into(),
+    });
+    let mut control = Control { session, send, receive };
+    control.flush().await.unwrap();
+    assert!(matches!(control.event().await.unwrap(), Event::Open(_)));
+    let hidden = ['\u{202e}', '\u{2066}', '\u{200b}'];
+    tokio::task::block_in_place(|| {
+        let list = relay.command(&["studios", "list"]).unwrap().1;
+        let json = relay.command(&["studios", "list", "--output", "json"]).unwrap().1;
+        let status = relay.command(&["status", "--output", "json"]).unwrap().1;
+        let doctor = relay.command(&["doctor"]).unwrap().1;
+        for said in [&text(&relay), &list, &doctor] {
+            assert!(said.contains("\u{fffd}<img onerror=x>"), "{said}");
+            assert!(!said.contains(hidden), "{said:?}");
+        }
+        for said in [json, status] {
+            assert!(said.is_ascii() && said.contains("\\u202e<img"), "{said}");
+        }
+    });
 }

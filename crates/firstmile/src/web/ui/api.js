@@ -24,6 +24,15 @@ export function hasToken() {
 }
 
 export const hasPassword = () => session.password;
+/** Whether the program has said that this page is its owner's. */
+export const isOwner = () => session.owner;
+
+/** Forgets the token; says whether there was one. */
+export function dropToken() {
+  const had = sessionStorage.getItem(STORED) !== null;
+  setToken(null);
+  return had;
+}
 export const isLoggedIn = () => session.owner && sessionStorage.getItem(STORED) === null;
 
 /** Asks anew whether this browser has logged in. */
@@ -70,8 +79,6 @@ async function ask(method, path, body) {
 const feed = (name) => `/api/v1/feeds/${encodeURIComponent(name)}`;
 
 export const status = async () => (await ask("GET", "/api/v1/status")).json();
-/** Fails with 401 if the token is wrong, and with 421 at a relay. */
-export const check = () => ask("GET", "/api/v1/feeds");
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);

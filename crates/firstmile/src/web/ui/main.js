@@ -172,14 +172,17 @@ async function enterToken(event) {
 async function checkToken() {
   if (!api.hasToken()) return;
   try {
-    await api.check();
-  } catch (error) {
-    if (error.status !== 401) return;
-    api.setToken(null);
-    notice = api.hasPassword()
-      ? "That is not the password, and not this program's token."
-      : "That token is not this program's: it has another one at each start.";
-    await api.refresh().catch(() => {});
+    await api.refresh();
+    if (api.isOwner()) return;
+    const had = api.dropToken();
+    await api.refresh();
+    if (had && !api.isOwner()) {
+      notice = api.hasPassword()
+        ? "That is not the password, and not this program's token."
+        : "That token is not this program's: it has another one at each start.";
+    }
+  } catch {
+    // No answer: what is asked next says so.
   }
 }
 
