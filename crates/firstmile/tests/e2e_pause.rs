@@ -150,3 +150,34 @@ fn a_relay_knows_the_end_of_a_key_while_the_studio_is_away_and_after_a_restart()
     let relay = Node::relay(FIRSTMILE).data(data.path()).config(grace).start().unwrap();
     assert_eq!(refusal(&relay.url(&key)), refusal(&relay.url(&unknown())));
 }
+
+#[test]
+fn a_password_is_paused_and_limited_with_its_key() {
+    let (relay, studio) = pair();
+    let auth = studio.json(&["feed", "auth", "camera", "on"])["auth"].clone();
+    let (user, password) = (auth["user"].as_str().unwrap(), auth["password"].as_str().unwrap());
+    let url = |node: &Node| format!("rtmp://{user}:{password}@{}/auth/x", node.address("rtmp"));
+    let is_let_in = |node: &Node| {
+        let mut publisher = publish(&url(node));
+        let mut is_live = false;
+        wait_until("the encoder is let in or goes", PATIENCE, || {
+            is_live = studio.feed("camera").is_some_and(|feed| feed["state"] == "live");
+            is_live || !publisher.is_running()
+        });
+        drop(publisher);
+        wait_until("it is gone", PATIENCE, || {
+            studio.feed("camera").is_some_and(|feed| feed["state"] != "live")
+        });
+        is_live
+    };
+    // The relay learns of the user after the command has ended.
+    wait_until("the relay knows the user", PATIENCE, || is_let_in(&relay));
+    assert!(is_let_in(&studio));
+    studio.json(&["feed", "pause", "camera"]);
+    assert!(!is_let_in(&relay) && !is_let_in(&studio));
+    studio.json(&["feed", "resume", "camera"]);
+    wait_until("the relay knows the user again", PATIENCE, || is_let_in(&relay));
+    let end = until(&studio.json(&["feed", "limit", "camera", "--for", "1s"]));
+    wait_for_second(end + 1);
+    assert!(!is_let_in(&relay) && !is_let_in(&studio));
+}
