@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod feed;
 pub mod invite;
 pub mod record;
+pub mod relays;
 pub mod status;
 pub mod studios;
 
@@ -55,6 +56,8 @@ pub enum Command {
     Studios(StudiosArgs),
     /// Add, list, rotate, limit, pause or remove a studio's feeds
     Feed(FeedArgs),
+    /// List the relays that a studio has joined, join one, or leave it
+    Relays(RelaysArgs),
     /// Switch recording on or off, list recordings, and write them as FLV
     Record(RecordArgs),
     /// Show how the running relay or studio is: feeds, problems, links
@@ -314,6 +317,37 @@ pub struct LimitArgs {
     pub never: bool,
 }
 
+/// `firstmile relays`.
+#[derive(Clone, Debug, Args)]
+pub struct RelaysArgs {
+    /// What to do with which relay.
+    #[command(subcommand)]
+    pub action: RelaysAction,
+    /// Find the studio by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_STUDIO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with which relay.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RelaysAction {
+    /// List the relays and how the links to them are
+    List,
+    /// Join the relay of this link; - reads standard input, @FILE a file
+    Join {
+        /// What the relay, or its owner's `firstmile invite`, has printed
+        link: String,
+    },
+    /// Leave a relay: encoders that publish there are cut
+    Leave {
+        /// Its name, or the first characters of its key
+        relay: String,
+    },
+}
+
 /// `firstmile record`.
 #[derive(Clone, Debug, Args)]
 pub struct RecordArgs {
@@ -424,6 +458,9 @@ mod tests {
             "firstmile feed resume camera --output json",
             "firstmile feed auth camera on",
             "firstmile feed remove camera",
+            "firstmile relays list --data d",
+            "firstmile relays join firstmile://x --output json",
+            "firstmile relays leave relay.example",
             "firstmile record on camera --data d",
             "firstmile record off camera",
             "firstmile record list --output json",
@@ -462,9 +499,10 @@ mod tests {
         let mut root = quiet(Cli::command()).mut_subcommands(quiet);
         root.build();
         let mut text = root.render_help().to_string();
-        for name in
-            ["relay", "studio", "invite", "studios", "feed", "record", "status", "doctor", "demo"]
-        {
+        for name in [
+            "relay", "studio", "invite", "studios", "feed", "relays", "record", "status", "doctor",
+            "demo",
+        ] {
             let command = root.find_subcommand_mut(name).expect("the command exists");
             text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
         }

@@ -51,6 +51,7 @@ async fn start(cli: Cli) -> Result<ExitCode> {
         Command::Invite(args) => say(&cli::invite::run(&args).await?)?,
         Command::Studios(args) => say(&cli::studios::run(&args).await?)?,
         Command::Feed(args) => say(&cli::feed::run(&args).await?)?,
+        Command::Relays(args) => say(&cli::relays::run(&args, std::io::stdin()).await?)?,
         Command::Record(args) => say(&cli::record::run(&args).await?)?,
         Command::Status(args) => {
             cli::status::run(&args, std::io::stdout().is_terminal(), write_out).await?;

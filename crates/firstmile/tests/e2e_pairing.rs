@@ -93,8 +93,9 @@ fn what_was_joined_and_left_is_so_after_a_restart() {
         assert_eq!(call(&studio, "POST", "/api/v1/relays", &link).0, 201);
     }
     studio.wait_links(2);
-    let path = format!("/api/v1/relays/{}", public_key(&near));
-    assert_eq!(call(&studio, "DELETE", &path, "").0, 204);
+    let listed = studio.json(&["relays", "list"]);
+    assert_eq!(listed["relays"][1]["link"]["state"], "up", "{listed}");
+    studio.json(&["relays", "leave", &public_key(&near)[..8]]);
     studio.terminate().unwrap();
     let studio = Node::studio(FIRSTMILE).data(data.path()).start().unwrap();
     studio.wait_links(1);
@@ -134,8 +135,7 @@ fn a_studio_that_is_cut_off_comes_back_by_a_new_invite_only_and_others_are_unhar
     drop(third);
 
     let invite = relay.json(&["invite", "--uses", "1"]);
-    let link = format!(r#"{{"link":"{}"}}"#, invite["join_link"].as_str().unwrap());
-    assert_eq!(call(&bad, "POST", "/api/v1/relays", &link).0, 201);
+    bad.json(&["relays", "join", invite["join_link"].as_str().unwrap()]);
     bad.wait_links(1);
     let _again = publish(&relay.url(&bad.key("camera")));
     rtmpdump_play(&bad.url("camera")).wait_video(30, PATIENCE);

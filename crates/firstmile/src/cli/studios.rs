@@ -104,11 +104,8 @@ fn list(all: &[StudioInfo], output: Output) -> String {
         return "No studio has joined. Make an invite: firstmile invite\n".into();
     }
     let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<10}  {:<24}  {:<9}  {:>5}  {}",
-        "KEY", "NAME", "STATE", "FEEDS", "ADMITTED"
-    );
+    let (key, name, state, feeds) = ("KEY", "NAME", "STATE", "FEEDS");
+    let _ = writeln!(text, "{key:<10}  {name:<24}  {state:<9}  {feeds:>5}  ADMITTED");
     for info in all {
         let state = match info.state {
             StudioState::Connected => "connected",

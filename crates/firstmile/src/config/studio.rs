@@ -197,7 +197,7 @@ impl Config {
 }
 
 /// The links of one source: a link, `@FILE` with one a line, or `-` for standard input.
-fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, ConfigError> {
+pub fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, ConfigError> {
     let source = source.trim();
     let mut text = String::new();
     let from = if source == "-" {

@@ -203,7 +203,8 @@ impl Relay {
         let _ = node.door.set(Arc::downgrade(&door));
         let hosts = AllowedHosts::new(node.addresses.secure, Some(&node.host));
         let public = web::Public::new(node.clone(), token.clone(), hosts);
-        let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
+        let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref())
+            .and_this_machine();
         let owner = (token, node.config.http_password.clone());
         let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let certificate = node.certificate.clone();

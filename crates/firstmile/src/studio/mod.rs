@@ -197,7 +197,7 @@ impl Studio {
                 tap::run(&node.recorder, |name| node.find_feed(name), source, &silence).await;
             }
         });
-        let hosts = AllowedHosts::new(node.http, None);
+        let hosts = AllowedHosts::new(node.http, None).and_this_machine();
         let owner = (token, node.config.http_password.clone());
         let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let sweeping = async {

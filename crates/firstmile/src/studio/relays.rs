@@ -43,7 +43,7 @@ impl Uplinks {
     }
 
     /// Takes a relay in that was joined, or joined anew. A link that is up to the same place stays.
-    fn join(&self, relay: JoinedRelay, list: &Arc<FeedList>) -> Arc<Uplink> {
+    fn join(&self, relay: &JoinedRelay, list: &Arc<FeedList>) -> Arc<Uplink> {
         let mut joined = None;
         self.0.send_if_modified(|uplinks| {
             let known = uplinks.iter().position(|uplink| uplink.relay().pin == relay.pin);
@@ -127,7 +127,7 @@ impl Node {
         let mut store = self.lock();
         let relay = store.relays.join(&link)?;
         info!(relay = relay.address(), "joined by a link");
-        let uplink = self.uplinks.join(relay, &self.list.borrow());
+        let uplink = self.uplinks.join(&relay, &self.list.borrow());
         drop(store);
         Ok(relay_info(&uplink))
     }
@@ -193,9 +193,9 @@ mod tests {
             uplinks.all().iter().map(|uplink| uplink.relay().host.clone()).collect()
         };
         let first = uplinks.all()[0].clone();
-        uplinks.join(relay("b", 2), &list);
+        uplinks.join(&relay("b", 2), &list);
         assert_eq!(hosts(), ["a", "b"]);
-        uplinks.join(relay("c", 1), &list);
+        uplinks.join(&relay("c", 1), &list);
         assert_eq!(hosts(), ["c", "b"], "it is known by its key");
         assert!(first.is_stopped());
         assert!(uplinks.leave(&PublicKey([1; 32])).is_some());

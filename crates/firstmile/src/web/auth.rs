@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::Context;
 use super::api::ApiError;
 use crate::join::parse_host;
+use crate::platform;
 use crate::secret::Token;
 
 /// How long a request may take from its head to the head of its answer, a trickling body included.
@@ -33,6 +34,16 @@ impl AllowedHosts {
         let names = ["localhost"].into_iter().chain(public_host);
         let names = names.filter_map(parse_host).collect();
         Self { names, bound: bound.ip().to_canonical() }
+    }
+
+    /// The same, and where others are let in the name that this machine has on its LAN.
+    pub fn and_this_machine(mut self) -> Self {
+        if !self.bound.is_loopback() {
+            let name = platform::hostname();
+            let names = name.iter().flat_map(|name| [name.clone(), format!("{name}.local")]);
+            self.names.extend(names.filter_map(|name| parse_host(&name)));
+        }
+        self
     }
 
     /// Whether a Host header is one of ours. Its port is free: tunnels change it.
@@ -111,7 +122,8 @@ fn check(hosts: &AllowedHosts, method: &Method, headers: &HeaderMap) -> Result<(
     if !hosts.allows(host) {
         return Err(ApiError::forbidden(
             "this node does not go by that name",
-            "open it as 127.0.0.1 or localhost, or set public_host to the name that you use",
+            "open it by its address, or on the machine itself as localhost; a relay also goes by its \
+             public_host",
         ));
     }
     let safe = matches!(*method, Method::GET | Method::HEAD);
@@ -183,6 +195,17 @@ mod tests {
         let hosts = AllowedHosts::new("[::]:8935".parse().unwrap(), None);
         assert!(hosts.allows("10.0.0.1:8935"));
         assert!(!hosts.allows("evil.example:8935"));
+    }
+
+    #[test]
+    fn the_name_on_the_lan_is_good_where_the_lan_is_let_in() {
+        let Some(name) = platform::hostname().and_then(|name| parse_host(&name)) else { return };
+        let hosts =
+            |bound: &str| AllowedHosts::new(bound.parse().unwrap(), None).and_this_machine();
+        assert!(hosts("[::]:8935").allows(&format!("{name}:8935")));
+        assert!(hosts("10.0.0.2:8935").allows(&format!("{name}.local")));
+        assert!(!hosts("10.0.0.2:8935").allows(&format!("{name}.evil.example")));
+        assert_eq!(hosts("127.0.0.1:8935").allows(&name), name == "localhost");
     }
 
     #[test]
