@@ -117,6 +117,8 @@ pub enum Refusal {
     Duplicate,
     /// The acceptor is full.
     Full,
+    /// The acceptor's owner wants this peer no longer.
+    CutOff,
     /// A reason that this version does not know.
     Other(u64),
 }
@@ -128,6 +130,9 @@ pub struct FeedKey {
     pub name: String,
     /// What the relay looks an encoder's key up by.
     pub hash: [u8; 32],
+    /// How long from now the key opens the feed; then it is as good as none. `None`, and absent in
+    /// older messages: until the next list.
+    pub left: Option<Duration>,
 }
 
 /// A user who may publish one feed with a password.

@@ -98,7 +98,15 @@ fn the_messages() {
         ..subscribe.clone()
     };
     let messages = [
-        ("Feeds:", Message::Feeds(vec![FeedKey { name: feed(), hash }])),
+        ("Feeds:", Message::Feeds(vec![FeedKey { name: feed(), hash, left: None }])),
+        (
+            "the same, good for 5 s more:",
+            Message::Feeds(vec![FeedKey {
+                name: feed(),
+                hash,
+                left: Some(Duration::from_secs(5)),
+            }]),
+        ),
         ("Logins:", Message::Logins(vec![login])),
         (
             "Announce:",

@@ -5,6 +5,9 @@ pub mod doctor;
 pub mod feed;
 pub mod invite;
 pub mod record;
+pub mod relays;
+pub mod status;
+pub mod studios;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::value::{Listen, Span};
 use crate::secret::FeedName;
+use crate::when::When;
 
 /// Bring live video from anywhere into a studio that has no public address
 #[derive(Debug, Parser)]
@@ -46,12 +50,18 @@ pub enum Command {
     Relay(RelayArgs),
     /// Run a studio in the control room
     Studio(StudioArgs),
-    /// Make a join link for a relay
+    /// Make a join link for a relay; list and revoke those that were made
     Invite(InviteArgs),
-    /// Add, list, rotate or remove a studio's feeds
+    /// List a relay's studios, cut one off, or let it in again
+    Studios(StudiosArgs),
+    /// Add, list, rotate, limit, pause or remove a studio's feeds
     Feed(FeedArgs),
+    /// List the relays that a studio has joined, join one, or leave it
+    Relays(RelaysArgs),
     /// Switch recording on or off, list recordings, and write them as FLV
     Record(RecordArgs),
+    /// Show how the running relay or studio is: feeds, problems, links
+    Status(StatusArgs),
     /// Find out what is wrong, and what to do
     Doctor(DoctorArgs),
     /// Run everything on this machine, with a test clip as the encoder
@@ -140,8 +150,11 @@ pub struct StudioArgs {
 /// `firstmile invite`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InviteArgs {
+    /// Instead of making one.
+    #[command(subcommand)]
+    pub action: Option<InviteAction>,
     /// Find the relay by its data directory
-    #[arg(long, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Admit this many studios [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -150,8 +163,51 @@ pub struct InviteArgs {
     #[arg(long, value_name = "T")]
     pub expires: Option<Span>,
     /// Print results in this form
-    #[arg(long, value_name = "FORM", default_value = "text")]
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
     pub output: Output,
+}
+
+/// What to do with invites that were made.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InviteAction {
+    /// List the invites that still admit somebody
+    List,
+    /// Make an invite worth nothing; studios that it has admitted stay
+    Revoke {
+        /// Which, as the list calls it
+        id: String,
+    },
+}
+
+/// `firstmile studios`.
+#[derive(Clone, Debug, Args)]
+pub struct StudiosArgs {
+    /// What to do with which studio.
+    #[command(subcommand)]
+    pub action: StudiosAction,
+    /// Find the relay by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_RELAY_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with which studio.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StudiosAction {
+    /// List the studios that are here, or may come back, or were cut off
+    List,
+    /// Cut a studio off at once; it comes back only by an invite that is made later
+    Remove {
+        /// Its name, or the first characters of its key
+        studio: String,
+    },
+    /// Let a studio in again that was cut off
+    Restore {
+        /// Its name, or the first characters of its key
+        studio: String,
+    },
 }
 
 impl InviteArgs {
@@ -191,11 +247,32 @@ pub enum FeedAction {
     Add {
         /// Lower-case letters, digits and hyphens
         name: FeedName,
+        /// Until when its key is good.
+        #[command(flatten)]
+        until: UntilArgs,
     },
     /// List the feeds and what to type into their encoders
     List,
     /// Give a feed a new key; the old one ends at once
     Rotate {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Say until when a feed's key lets encoders in; one that is on air then stays
+    Limit {
+        /// Which feed
+        name: FeedName,
+        /// Until when.
+        #[command(flatten)]
+        limit: LimitArgs,
+    },
+    /// Let no encoder in with a feed's key until it is resumed; one that is on air goes at once
+    Pause {
+        /// Which feed
+        name: FeedName,
+    },
+    /// Let encoders in again
+    Resume {
         /// Which feed
         name: FeedName,
     },
@@ -210,6 +287,64 @@ pub enum FeedAction {
     Remove {
         /// Which feed
         name: FeedName,
+    },
+}
+
+/// Until when a new key is good.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(multiple = false)]
+pub struct UntilArgs {
+    /// Let encoders in until then, such as 2026-11-23T23:59+01:00 [default: for ever]
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Let encoders in for so long, such as 90m, 6h or 2d
+    #[arg(long = "for", value_name = "T")]
+    pub span: Option<Span>,
+}
+
+/// Until when a key is good.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[group(required = true, multiple = false)]
+pub struct LimitArgs {
+    /// Let encoders in until then, such as 2026-11-23T23:59+01:00
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+    /// Let encoders in for so long, such as 90m, 6h or 2d
+    #[arg(long = "for", value_name = "T")]
+    pub span: Option<Span>,
+    /// Let encoders in for ever
+    #[arg(long)]
+    pub never: bool,
+}
+
+/// `firstmile relays`.
+#[derive(Clone, Debug, Args)]
+pub struct RelaysArgs {
+    /// What to do with which relay.
+    #[command(subcommand)]
+    pub action: RelaysAction,
+    /// Find the studio by its data directory
+    #[arg(long, global = true, env = "FIRSTMILE_STUDIO_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Print results in this form
+    #[arg(long, global = true, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
+/// What to do with which relay.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RelaysAction {
+    /// List the relays and how the links to them are
+    List,
+    /// Join the relay of this link; - reads standard input, @FILE a file
+    Join {
+        /// What the relay, or its owner's `firstmile invite`, has printed
+        link: String,
+    },
+    /// Leave a relay: encoders that publish there are cut
+    Leave {
+        /// Its name, or the first characters of its key
+        relay: String,
     },
 }
 
@@ -254,6 +389,20 @@ pub enum RecordAction {
     },
 }
 
+/// `firstmile status`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Look at the node of this data directory [default: every one that runs here]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Look again every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print results in this form: JSON is one line for each node, without keys
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
+}
+
 /// `firstmile doctor`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DoctorArgs {
@@ -293,15 +442,30 @@ mod tests {
             "firstmile relay --config f --data d --rtmp :1935 --rtmps :1936 --secure 4433 --http 127.0.0.1:0 --public-host h --open --output json",
             "firstmile studio --join - --join @f --join firstmile://x --rtmp [::]:0 --rtmps :0 --http :1 --output json",
             "firstmile invite --data d --uses 3 --expires 30m --output json",
+            "firstmile invite list --data d --output json",
+            "firstmile invite revoke 0123456789 --data d",
+            "firstmile studios list --output json",
+            "firstmile studios remove 0123ABCD --data d",
+            "firstmile studios restore studio",
             "firstmile feed add camera-2 --data d --output json",
             "firstmile feed --data d list",
             "firstmile feed rotate camera",
+            "firstmile feed add camera-2 --for 6h",
+            "firstmile feed limit camera --until 2026-11-23T23:59+01:00",
+            "firstmile feed limit camera --for 90m --data d",
+            "firstmile feed limit camera --never",
+            "firstmile feed pause camera",
+            "firstmile feed resume camera --output json",
             "firstmile feed auth camera on",
             "firstmile feed remove camera",
+            "firstmile relays list --data d",
+            "firstmile relays join firstmile://x --output json",
+            "firstmile relays leave relay.example",
             "firstmile record on camera --data d",
             "firstmile record off camera",
             "firstmile record list --output json",
             "firstmile record export camera out.flv --dir d",
+            "firstmile status --data d --watch --output json",
             "firstmile doctor --data d",
             "firstmile demo --seconds 3 --output json --log debug",
             "firstmile --log warn relay",
@@ -317,6 +481,11 @@ mod tests {
         assert!(error.to_string().contains("expected an address such as"), "{error}");
         let error = parse("firstmile feed add Camera").unwrap_err();
         assert!(error.to_string().contains("lower-case letters"), "{error}");
+        let error = parse("firstmile feed limit camera --until 2026-11-23T23:59").unwrap_err();
+        assert!(error.to_string().contains("distance from UTC"), "{error}");
+        assert!(parse("firstmile feed limit camera").is_err());
+        assert!(parse("firstmile feed limit camera --never --for 1h").is_err());
+        assert!(parse("firstmile feed add camera --until tonight").is_err());
         assert!(parse("firstmile invite --uses 0").is_err());
         assert!(parse("firstmile invite --expires 30").is_err());
     }
@@ -330,7 +499,10 @@ mod tests {
         let mut root = quiet(Cli::command()).mut_subcommands(quiet);
         root.build();
         let mut text = root.render_help().to_string();
-        for name in ["relay", "studio", "invite", "feed", "record", "doctor", "demo"] {
+        for name in [
+            "relay", "studio", "invite", "studios", "feed", "relays", "record", "status", "doctor",
+            "demo",
+        ] {
             let command = root.find_subcommand_mut(name).expect("the command exists");
             text.push_str(&format!("\n==== {name}\n{}", command.render_help()));
         }

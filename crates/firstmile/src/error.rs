@@ -13,9 +13,37 @@ pub const EXIT_FAILED: u8 = 1;
 /// The command was called or configured wrongly.
 pub const EXIT_MISUSED: u8 = 2;
 
-/// What a peer said, or an error that repeats it, fit for a terminal.
+/// What a peer said, or an error that repeats it, fit for a terminal: nothing in it moves a cursor,
+/// turns the direction of writing, or takes no room.
 pub fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    text.replace(|c: char| c.is_control() || is_invisible(c), "\u{fffd}")
+}
+
+/// A JSON text with nothing in it but visible ASCII, which says the same: what peers chose stands
+/// between quotes, where every character may be escaped.
+pub fn plain_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() && !c.is_control() {
+            safe.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                safe.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    safe
+}
+
+/// Characters that change how others are shown (Unicode's bidirectional controls, joiners, separators
+/// of lines, tags).
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// An error with advice, or with the verdict that the caller misused us.
@@ -122,6 +150,15 @@ fn layers(error: &anyhow::Error) -> impl Iterator<Item = Layer> + '_ {
 mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
+
+    #[test]
+    fn what_peers_say_is_plain() {
+        assert_eq!(
+            plain("a\x1b[2J\u{9b}b\u{202e}c\u{200b}\u{2028}"),
+            "a\u{fffd}[2J\u{fffd}b\u{fffd}c\u{fffd}\u{fffd}"
+        );
+        assert_eq!(plain("Straße 中 🎥"), "Straße 中 🎥");
+    }
 
     #[test]
     fn what_why_and_what_to_do() {

@@ -42,6 +42,7 @@ pub mod tcp;
 pub mod tls;
 pub mod traces;
 pub mod web;
+pub mod when;
 
 /// Name and version of this program, as its peers are told.
 pub fn agent() -> String {

@@ -49,8 +49,13 @@ async fn start(cli: Cli) -> Result<ExitCode> {
             serving.await??;
         }
         Command::Invite(args) => say(&cli::invite::run(&args).await?)?,
+        Command::Studios(args) => say(&cli::studios::run(&args).await?)?,
         Command::Feed(args) => say(&cli::feed::run(&args).await?)?,
+        Command::Relays(args) => say(&cli::relays::run(&args, std::io::stdin()).await?)?,
         Command::Record(args) => say(&cli::record::run(&args).await?)?,
+        Command::Status(args) => {
+            cli::status::run(&args, std::io::stdout().is_terminal(), write_out).await?;
+        }
         Command::Doctor(args) => {
             let report = cli::doctor::run(&args, firstmile::studio::reach).await;
             say(&report.text())?;
@@ -104,9 +109,13 @@ fn print(
 
 /// Writes a result; a reader that is gone is no error of ours.
 fn say(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match write_out(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+fn write_out(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }

@@ -38,6 +38,17 @@ impl Secret {
         KeyHash::of(b"firstmile key v1\0", self)
     }
 
+    /// What a node keeps of a session of a browser.
+    pub fn session_hash(&self) -> KeyHash {
+        KeyHash::of(b"firstmile session v1\0", self)
+    }
+
+    /// What a relay is told in place of the verifier while the key is paused: always the same, and
+    /// of no key.
+    pub fn paused_hash(&self) -> KeyHash {
+        KeyHash::of(b"firstmile paused v1\0", self)
+    }
+
     /// The verifier that a relay stores in place of an invite.
     pub fn invite_hash(&self) -> KeyHash {
         KeyHash::of(b"firstmile invite v1\0", self)
@@ -166,6 +177,54 @@ impl<'de> Deserialize<'de> for Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a token has 16 to 128 letters, digits or any of -._~")]
 pub struct TokenError;
+
+/// A password that the dashboard's owner chose: 8 to 128 characters, nothing invisible among them.
+///
+/// `Debug` prints a mask, and equality takes constant time, whatever is compared.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl Password {
+    /// Compares with what a browser sent; the time taken tells nothing, not even the length.
+    pub fn matches(&self, sent: &str) -> bool {
+        let hash = |text: &str| -> [u8; 32] { Sha256::digest(text).into() };
+        hash(&self.0).ct_eq(&hash(sent)).into()
+    }
+}
+
+impl FromStr for Password {
+    type Err = PasswordError;
+
+    fn from_str(text: &str) -> Result<Self, PasswordError> {
+        let is_good = (8..=128).contains(&text.chars().count()) && !text.contains(char::is_control);
+        if is_good { Ok(Self(text.to_owned())) } else { Err(PasswordError) }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
+}
+
+impl Eq for Password {}
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A text is not a [`Password`]; never repeats the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a password has 8 to 128 characters")]
+pub struct PasswordError;
 
 /// The stored form of a secret: SHA-256 over a purpose and the canonical text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,15 +1,18 @@
 //! One snapshot of a node: what the API answers, the dashboard draws and metrics count.
 
+mod peers;
 mod problems;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use media::Track;
 use serde::{Deserialize, Serialize};
 
+pub use peers::{InviteInfo, RelayInfo, StudioInfo, StudioState};
 pub use problems::{Place, Problem, problems};
 pub(crate) use problems::{is_cut_off, is_held};
 pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_server};
@@ -17,6 +20,7 @@ pub use settings::{Auth, KeyText, Publish, auth_server, rtmp_server, rtmps_serve
 use crate::events::webhook::WebhookStatus;
 use crate::limit::{Hits, Limit};
 use crate::spool::Figures;
+use crate::when::When;
 
 /// The answer of `GET /api/v1/status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -202,6 +206,9 @@ pub struct FeedStatus {
     /// Whether two encoders are fighting over it.
     #[serde(default)]
     pub fought: bool,
+    /// On a studio: when its key opens it.
+    #[serde(default)]
+    pub validity: Validity,
     /// What is wrong, where, and what to do.
     #[serde(default)]
     pub problems: Vec<Problem>,
@@ -540,6 +547,9 @@ pub struct FeedInfo {
     /// When its players get it.
     #[serde(default, flatten)]
     pub timing: PlayTiming,
+    /// When its key opens it.
+    #[serde(default)]
+    pub validity: Validity,
 }
 
 /// When a feed's players get it; what is not set is as the configuration says for all feeds.
@@ -551,6 +561,30 @@ pub struct PlayTiming {
     /// How late a player may be beside that before it skips, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub play_max_delay_ms: Option<u64>,
+}
+
+/// When a feed's key, and its password if it has one, open it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Validity {
+    /// Whether its owner has paused it.
+    pub paused: bool,
+    /// Until when, in seconds since 1970; `None`: for ever.
+    pub until_s: Option<u64>,
+    /// Whether that has passed. The encoder that was on air then stays until it leaves.
+    pub expired: bool,
+}
+
+impl Validity {
+    /// What a person should know of it; nothing if the key is good for ever.
+    pub fn told(&self, now: SystemTime) -> Option<String> {
+        if self.paused {
+            return Some("paused: it opens nothing until it is resumed".to_owned());
+        }
+        let until = When::from_unix(self.until_s?)?;
+        let verb = if self.expired { "was valid" } else { "valid" };
+        Some(format!("{verb} until {until}, {}", until.seen_from(now)))
+    }
 }
 
 #[cfg(test)]

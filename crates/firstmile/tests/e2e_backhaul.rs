@@ -142,7 +142,11 @@ async fn who_closes_a_publication_does_not_end_the_next() {
     let (link, mut control) = join(&relay, Arc::new(Identity::generate())).await;
     let secret = Secret::random();
     let hash = secret.key_hash().0;
-    control.session.send(&Message::Feeds(vec![FeedKey { name: "camera".into(), hash }]));
+    control.session.send(&Message::Feeds(vec![FeedKey {
+        name: "camera".into(),
+        hash,
+        left: None,
+    }]));
     control.flush().await.unwrap();
     let url = relay.url(&format!("camera-{}", secret.expose()));
     let ready = || {
@@ -193,7 +197,7 @@ async fn a_studio_with_useless_feeds_does_not_fill_the_log() {
     let relay = relay();
     let (_link, mut control) = join(&relay, Arc::new(Identity::generate())).await;
     for turn in 0..10 {
-        let useless = |n| FeedKey { name: format!("NO {turn} {n}"), hash: [n; 32] };
+        let useless = |n| FeedKey { name: format!("NO {turn} {n}"), hash: [n; 32], left: None };
         control.session.send(&Message::Feeds((0..200).map(useless).collect()));
         control.flush().await.unwrap();
         for _ in 0..200 {

@@ -13,7 +13,7 @@ use firstmile::door::Gate;
 use firstmile::studio::Studio;
 use rtmp::amf0::Value;
 use rtmp::session::{Rejection, Request, Server, server};
-use testkit::{Node, PATIENCE, tempdir};
+use testkit::{Node, PATIENCE, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -207,9 +207,19 @@ fn unknown_and_wrong_keys_get_the_same_bytes() {
     let (last, rest) = (key.chars().last().unwrap(), &key[..key.len() - 1]);
     let near = format!("{rest}{}", if last == '0' { '1' } else { '0' });
     let wrong = "0".repeat(26);
+    // Keys that were good, and will be again.
+    let key_of = |answer: testkit::Value| answer["publish"][0]["key"].as_str().unwrap().to_owned();
+    let paused = key_of(studio.json(&["feed", "add", "paused"]));
+    studio.json(&["feed", "pause", "paused"]);
+    let expired = key_of(studio.json(&["feed", "add", "expired", "--for", "1s"]));
+    wait_until("the key's time is over", PATIENCE, || {
+        studio.feed("expired").is_some_and(|feed| feed["validity"]["expired"] == true)
+    });
     let names = [
         format!("camera-{wrong}"),
         near,
+        paused,
+        expired,
         format!("nobody-{wrong}"),
         wrong.clone(),
         format!("camera?key={wrong}&pass={wrong}"),

@@ -21,6 +21,45 @@ pub fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16,
     get_on(stream, &address.to_string(), path, token)
 }
 
+/// The status code and body of any request with a JSON body, with a bearer token if there is one.
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Result<(u16, String)> {
+    let bearer = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Content-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    exchange(address, &request).map(|(status, _, body)| (status, body))
+}
+
+/// A request as it is written; the answer's status code, head and body.
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn exchange(address: SocketAddr, request: &str) -> Result<(u16, String, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
+        .with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(answer.len());
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let (status, body) = parse(&answer)?;
+    Ok((status, head, body))
+}
+
 /// The same on an open connection, TLS for example, asking for `host`.
 ///
 /// # Errors

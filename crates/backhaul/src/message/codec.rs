@@ -25,6 +25,8 @@ const MAX_VERSIONS: u64 = 16;
 const MAX_NAME: usize = 64;
 /// Bytes of text for people.
 const MAX_TEXT: usize = 512;
+/// The largest number that may also be absent (RFC 9000 §16, less one).
+const MAX_OPTION: u64 = (1 << 62) - 2;
 
 impl Message {
     /// Appends type, length and fields.
@@ -110,6 +112,11 @@ impl Message {
                 for feed in feeds {
                     put_bytes(out, feed.name.as_bytes());
                     out.put_slice(&feed.hash);
+                }
+                // Of keys without an end nothing is said, as before there were ends.
+                if feeds.iter().any(|feed| feed.left.is_some()) {
+                    let left = feeds.iter().map(|feed| feed.left);
+                    left.for_each(|left| put_option(out, left.map(milliseconds)));
                 }
             }
             Self::FeedProblem(problem) => {
@@ -208,9 +215,17 @@ impl Message {
                 if count > MAX_FEEDS {
                     return Err(Error::Limit("too many feeds"));
                 }
-                let feed =
-                    |_| Ok(FeedKey { name: get_text(input, MAX_NAME)?, hash: get_array(input)? });
-                Self::Feeds((0..count).map(feed).collect::<Result<_, Error>>()?)
+                let feed = |_| {
+                    let (name, hash) = (get_text(input, MAX_NAME)?, get_array(input)?);
+                    Ok(FeedKey { name, hash, left: None })
+                };
+                let mut feeds = (0..count).map(feed).collect::<Result<Vec<_>, Error>>()?;
+                if !input.is_empty() {
+                    for feed in &mut feeds {
+                        feed.left = get_option(input)?.map(Duration::from_millis);
+                    }
+                }
+                Self::Feeds(feeds)
             }
             5 => Self::FeedProblem(FeedProblem {
                 name: get_text(input, MAX_NAME)?,
@@ -305,7 +320,12 @@ fn get_port(input: &mut Bytes) -> Result<u16, Error> {
 
 /// Appends a time in milliseconds.
 fn put_duration(out: &mut BytesMut, duration: Duration) {
-    put_varint(out, duration.as_millis() as u64);
+    put_varint(out, milliseconds(duration));
+}
+
+/// At most what an `opt` can hold.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(MAX_OPTION)
 }
 
 fn get_duration(input: &mut Bytes) -> Result<Duration, Error> {
@@ -348,6 +368,7 @@ impl Refusal {
             Self::InviteUsedUp => 4,
             Self::Duplicate => 5,
             Self::Full => 6,
+            Self::CutOff => 7,
             Self::Other(code) => code,
         }
     }
@@ -360,6 +381,7 @@ impl Refusal {
             4 => Self::InviteUsedUp,
             5 => Self::Duplicate,
             6 => Self::Full,
+            7 => Self::CutOff,
             code => Self::Other(code),
         }
     }
@@ -414,7 +436,16 @@ mod tests {
                 measures: true,
             }),
             Message::Refused(Refusal::InviteExpired, "ask for a new link".into()),
-            Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32] }]),
+            Message::Feeds(vec![FeedKey { name: "camera".into(), hash: [1; 32], left: None }]),
+            Message::Feeds(vec![
+                FeedKey { name: "camera".into(), hash: [1; 32], left: None },
+                FeedKey {
+                    name: "roof".into(),
+                    hash: [2; 32],
+                    left: Some(Duration::from_secs(7_200)),
+                },
+                FeedKey { name: "gate".into(), hash: [3; 32], left: Some(Duration::ZERO) },
+            ]),
             Message::FeedProblem(FeedProblem { name: "camera".into(), text: "taken".into() }),
             Message::Announce(Announce {
                 feed: "camera".into(),
@@ -533,6 +564,28 @@ mod tests {
             wire.truncate(wire.len() - usize::from(newer));
             assert_eq!(Message::decode(&mut wire), Ok(Some(message)));
         }
+    }
+
+    #[test]
+    fn the_end_of_keys_stands_behind_what_older_peers_read() {
+        let key = |left| FeedKey { name: "camera".into(), hash: [1; 32], left };
+        let wire = |left| {
+            let mut wire = BytesMut::new();
+            Message::Feeds(vec![key(left)]).encode(&mut wire);
+            wire
+        };
+        let (old, new) = (wire(None), wire(Some(Duration::from_millis(300))));
+        assert_eq!(new[2..old.len()], old[2..], "behind type and length");
+        assert_eq!(new[old.len()..], [0x41, 0x2d], "301");
+        let endless = Message::decode(&mut wire(Some(Duration::MAX))).unwrap();
+        assert_eq!(
+            endless,
+            Some(Message::Feeds(vec![key(Some(Duration::from_millis(MAX_OPTION)))]))
+        );
+        let mut cut = new.clone();
+        cut[1] -= 1;
+        cut.truncate(new.len() - 1);
+        assert!(Message::decode(&mut cut).is_err(), "half a number");
     }
 
     #[test]

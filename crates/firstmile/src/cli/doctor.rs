@@ -11,6 +11,7 @@ use hyper::Method;
 use super::DoctorArgs;
 use super::client::Client;
 use crate::config::relay::{HTTP_PORT, RTMP_PORT};
+use crate::error::plain;
 use crate::platform::{self, Role};
 use crate::status::{LinkState, Status};
 use crate::store::{JoinedRelay, Relays, StoreError, check_format, unix_seconds};
@@ -45,13 +46,13 @@ impl Report {
     }
 
     fn good(&mut self, what: impl AsRef<str>) {
-        let _ = writeln!(self.text, "  ok     {}", what.as_ref());
+        let _ = writeln!(self.text, "  ok     {}", plain(what.as_ref()));
     }
 
     fn bad(&mut self, what: impl AsRef<str>, hint: impl AsRef<str>) {
         self.troubles += 1;
-        let _ = writeln!(self.text, "  WRONG  {}", what.as_ref());
-        let _ = writeln!(self.text, "         {}", hint.as_ref());
+        let _ = writeln!(self.text, "  WRONG  {}", plain(what.as_ref()));
+        let _ = writeln!(self.text, "         {}", plain(hint.as_ref()));
     }
 
     fn section(&mut self, title: impl AsRef<str>) {
@@ -155,6 +156,12 @@ fn running(report: &mut Report, status: &Status) {
     report.good(format!("a {role} {version} runs since {uptime} s"));
     for alarm in &status.alarms {
         report.bad(alarm, "see the dashboard");
+    }
+    for feed in &status.feeds {
+        for problem in &feed.problems {
+            let (name, place) = (&feed.name, problem.place.as_str());
+            report.bad(format!("feed {name}, {place}: {}", problem.text), &problem.remedy);
+        }
     }
     for link in &status.links {
         if link.state == LinkState::Up {
@@ -299,6 +306,25 @@ mod tests {
         let text = report.text();
         assert!(text.contains("WRONG  relay 127.0.0.1:4433: 127.0.0.1:4433: connection refused"));
         assert!(text.ends_with("\nOne thing is wrong.\n"), "{text}");
+    }
+
+    #[test]
+    fn a_running_nodes_problems_are_told_as_plain_text() {
+        use crate::status::{FeedStatus, Place, Problem};
+        let problem = Problem {
+            place: Place::Encoder,
+            text: "The encoder sends no picture\x1b[2J.".into(),
+            remedy: "Choose a camera.".into(),
+            advice: false,
+        };
+        let feed =
+            FeedStatus { name: "camera".into(), problems: vec![problem], ..FeedStatus::default() };
+        let mut report = Report::default();
+        running(&mut report, &Status { feeds: vec![feed], ..Status::default() });
+        assert!(!report.healthy());
+        let expected = "  WRONG  feed camera, encoder: The encoder sends no picture\u{fffd}[2J.\n         \
+                        Choose a camera.\n";
+        assert!(report.text().contains(expected), "{}", report.text());
     }
 
     #[test]

@@ -2,18 +2,21 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::SystemTime;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use hyper::Method;
 
 use super::client::Client;
 use super::{FeedAction, FeedArgs, Output, Switch};
 use crate::config::relay::RTMP_PORT;
+use crate::config::value::Span;
 use crate::error::Hint;
 use crate::platform::{self, Role};
 use crate::status::{Auth, FeedInfo, Publish, auth_server};
 use crate::store::{DataDir, Feeds, Relays, StoredFeed};
-use crate::web::{NewFeed, SetAuth};
+use crate::web::{NewFeed, SetAuth, SetValidity};
+use crate::when::When;
 
 /// Does it and returns what belongs on standard output.
 pub async fn run(args: &FeedArgs) -> anyhow::Result<String> {
@@ -39,14 +42,27 @@ async fn through(client: &Client, action: &FeedAction) -> anyhow::Result<Answer>
     let nothing = serde_json::json!({});
     let one = |name| format!("/api/v1/feeds/{name}");
     Ok(match action {
-        FeedAction::Add { name } => {
-            let body = NewFeed { name: name.to_string() };
+        FeedAction::Add { name, until } => {
+            let valid = body_of(end(until.until, until.span)?);
+            let body = NewFeed { name: name.to_string(), valid };
             Answer::One(client.call(Method::POST, "/api/v1/feeds", &body).await?)
         }
         FeedAction::List => Answer::All(client.call(Method::GET, "/api/v1/feeds", &nothing).await?),
         FeedAction::Rotate { name } => {
             let path = one(name) + "/rotate";
             Answer::One(client.call(Method::POST, &path, &nothing).await?)
+        }
+        FeedAction::Limit { name, limit } => {
+            let body = body_of(end(limit.until, limit.span)?);
+            Answer::One(client.call(Method::PUT, &(one(name) + "/validity"), &body).await?)
+        }
+        FeedAction::Pause { name } => {
+            let body = SetAuth { on: true };
+            Answer::One(client.call(Method::PUT, &(one(name) + "/pause"), &body).await?)
+        }
+        FeedAction::Resume { name } => {
+            let body = SetAuth { on: false };
+            Answer::One(client.call(Method::PUT, &(one(name) + "/pause"), &body).await?)
         }
         FeedAction::Auth { name, switch } => {
             let body = SetAuth { on: *switch == Switch::On };
@@ -69,7 +85,14 @@ fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
     let relays = Relays::load(&data)?;
     let info = |feed: &StoredFeed| info(feed, &relays);
     Ok(match action {
-        FeedAction::Add { name } => Answer::One(info(&feeds.add(name)?).into()),
+        FeedAction::Add { name, until } => {
+            Answer::One(info(&feeds.add(name, end(until.until, until.span)?)?).into())
+        }
+        FeedAction::Limit { name, limit } => {
+            Answer::One(info(&feeds.set_until(name, end(limit.until, limit.span)?)?).into())
+        }
+        FeedAction::Pause { name } => Answer::One(info(&feeds.set_paused(name, true)?).into()),
+        FeedAction::Resume { name } => Answer::One(info(&feeds.set_paused(name, false)?).into()),
         FeedAction::List => Answer::All(feeds.list().iter().map(info).collect()),
         FeedAction::Rotate { name } => Answer::One(info(&feeds.rotate(name)?).into()),
         FeedAction::Auth { name, switch } => {
@@ -82,6 +105,17 @@ fn in_store(path: &Path, action: &FeedAction) -> anyhow::Result<Answer> {
     })
 }
 
+/// The end of a key's time; `None`: there is none.
+fn end(until: Option<When>, span: Option<Span>) -> anyhow::Result<Option<When>> {
+    let Some(Span(span)) = span else { return Ok(until) };
+    let end = When::after(SystemTime::now(), span);
+    end.map(Some).context("this is longer than anybody will be here").misuse()
+}
+
+fn body_of(until: Option<When>) -> SetValidity {
+    SetValidity { until_s: until.map(When::unix), for_s: None }
+}
+
 /// A stopped studio knows its relays' names but not their RTMP ports; nearly all use 1935.
 pub(super) fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     let key = feed.key();
@@ -92,8 +126,9 @@ pub(super) fn info(feed: &StoredFeed, relays: &Relays) -> FeedInfo {
     let play = Some(format!("rtmp://127.0.0.1:{RTMP_PORT}/live/{}", feed.name));
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
     let recorded = feed.recorded.is_some();
-    let timing = feed.timing;
-    FeedInfo { name: feed.name.to_string(), publish, auth, play, recorded, timing }
+    let (timing, validity) = (feed.timing, feed.validity(SystemTime::now()));
+    let name = feed.name.to_string();
+    FeedInfo { name, publish, auth, play, recorded, timing, validity }
 }
 
 impl Answer {
@@ -128,6 +163,9 @@ pub fn describe(feeds: &[FeedInfo]) -> String {
         let _ = writeln!(text, "{}", feed.name);
         if let Some(publish) = feed.publish.first() {
             let _ = writeln!(text, "  Stream key   {}", publish.key.expose());
+        }
+        if let Some(told) = feed.validity.told(SystemTime::now()) {
+            let _ = writeln!(text, "  The key is   {told}");
         }
         for publish in &feed.publish {
             let _ = writeln!(text, "  Server       {}   ({})", publish.server, publish.relay);
@@ -199,6 +237,18 @@ mod tests {
         assert!(on.starts_with(&rotated[..40]), "the key stays: {on}");
         assert_eq!(feed(dir.path(), "list").await.unwrap().matches("Password").count(), 1);
         assert_eq!(feed(dir.path(), "auth roof off").await.unwrap(), rotated);
+        let limited = feed(dir.path(), "limit roof --for 6h").await.unwrap();
+        assert!(limited.contains("\n  The key is   valid until 20"), "{limited}");
+        assert!(limited.contains(" UTC, in 5 h 59 min\n") || limited.contains("in 6 h 0 min\n"));
+        let paused = feed(dir.path(), "pause roof").await.unwrap();
+        assert!(paused.contains("  The key is   paused: "), "{paused}");
+        assert_eq!(feed(dir.path(), "resume roof").await.unwrap(), limited);
+        assert_eq!(feed(dir.path(), "limit roof --never").await.unwrap(), rotated);
+        let error = feed(dir.path(), "limit roof --until 2020-01-01T00:00Z").await.unwrap_err();
+        assert!(error.to_string().contains("is over already"), "{error}");
+        let gate = feed(dir.path(), "add gate --for 1h").await.unwrap();
+        assert!(gate.contains("  The key is   valid until"), "{gate}");
+        feed(dir.path(), "remove gate").await.unwrap();
         assert!(feed(dir.path(), "remove roof").await.unwrap().starts_with("Removed roof"));
         let error = feed(dir.path(), "remove roof").await.unwrap_err();
         let text = crate::error::describe(&error);

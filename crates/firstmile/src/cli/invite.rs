@@ -7,18 +7,25 @@ use anyhow::{Context, anyhow};
 use hyper::Method;
 
 use super::client::Client;
-use super::{InviteArgs, Output};
+use super::{InviteAction, InviteArgs, Output};
 use crate::config::value::Span;
 use crate::error::Hint;
 use crate::identity::Identity;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
+use crate::status::InviteInfo;
 use crate::store::{DataDir, Invites, PublicPlace};
 use crate::web::{NewInvite, NewInviteAnswer};
+use crate::when::When;
 
 /// Makes the invite and returns what belongs on standard output.
 pub async fn run(args: &InviteArgs) -> anyhow::Result<String> {
     let data = args.data.clone().unwrap_or_else(|| platform::existing_data_dir(Role::Relay));
+    match &args.action {
+        Some(InviteAction::List) => return list(&data, args.output).await,
+        Some(InviteAction::Revoke { id }) => return revoke(&data, id, args.output).await,
+        None => {}
+    }
     let link = match Client::find(&data)? {
         Some(client) => {
             let expires_s = Some(args.expires().as_secs().max(1));
@@ -51,13 +58,71 @@ pub async fn run(args: &InviteArgs) -> anyhow::Result<String> {
     })
 }
 
+async fn list(data: &Path, output: Output) -> anyhow::Result<String> {
+    let now = SystemTime::now();
+    let invites: Vec<InviteInfo> = match Client::find(data)? {
+        Some(client) => {
+            let nothing = serde_json::json!({});
+            client.call(Method::GET, "/api/v1/invites", &nothing).await?
+        }
+        None => stored(data)?.list(now),
+    };
+    if output == Output::Json {
+        return Ok(format!("{}\n", serde_json::json!({ "invites": invites })));
+    }
+    if invites.is_empty() {
+        return Ok("No invite admits anybody. Make one: firstmile invite\n".into());
+    }
+    let mut text = format!("{:<10}  {:<14}  EXPIRES\n", "INVITE", "STUDIOS");
+    for invite in &invites {
+        let left =
+            invite.uses_left.map_or_else(|| "any number".to_owned(), |n| format!("{n} more"));
+        let expires = When::from_unix(invite.expires_s);
+        let expires = expires.map_or_else(|| "never".to_owned(), |at| at.seen_from(now));
+        let start = if invite.until_restart { ", or at a restart (the start's link)" } else { "" };
+        text += &format!("{:<10}  {left:<14}  {expires}{start}\n", invite.id);
+    }
+    Ok(text)
+}
+
+async fn revoke(data: &Path, id: &str, output: Output) -> anyhow::Result<String> {
+    let id = id.to_ascii_uppercase();
+    let hint = "see which there are: firstmile invite list";
+    if !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err(anyhow!("an invite is called by letters and digits")).hint(hint);
+    }
+    match Client::find(data)? {
+        Some(client) => {
+            let (path, nothing) = (format!("/api/v1/invites/{id}"), serde_json::json!({}));
+            client.call::<()>(Method::DELETE, &path, &nothing).await?;
+        }
+        None if stored(data)?.revoke(&id)? => {}
+        None => return Err(anyhow!("there is no invite {id}")).hint(hint),
+    }
+    Ok(match output {
+        Output::Json => format!("{}\n", serde_json::json!({ "revoked": id })),
+        Output::Text => format!("Revoked {id}; studios that it has admitted stay.\n"),
+    })
+}
+
+/// The invites of a stopped relay.
+fn stored(path: &Path) -> anyhow::Result<Invites> {
+    is_relay(path)?;
+    Ok(Invites::load(&DataDir::open(path)?)?)
+}
+
+/// Whether a directory is there to look into.
+pub(super) fn is_relay(path: &Path) -> anyhow::Result<()> {
+    if path.join("version").exists() {
+        return Ok(());
+    }
+    Err(anyhow!("there is no relay in {}", path.display()))
+        .hint("start `firstmile relay` on this machine first, or name its directory with --data")
+}
+
 /// A stopped relay knows where it was reached last.
 fn in_store(path: &Path, args: &InviteArgs) -> anyhow::Result<JoinLink> {
-    if !path.join("version").exists() {
-        return Err(anyhow!("there is no relay in {}", path.display())).hint(
-            "start `firstmile relay` on this machine first, or name its directory with --data",
-        );
-    }
+    is_relay(path)?;
     let data = DataDir::open(path)?;
     let place = PublicPlace::load(&data)?
         .context("this relay was never started, so the address for the link is not known")
@@ -91,8 +156,21 @@ mod tests {
         let link: JoinLink = answer["join_link"].as_str().unwrap().parse().unwrap();
         assert_eq!(link.without_invite(), "relay.example:443");
         assert_eq!(link.pin, identity.public_key());
+        let list = InviteArgs { action: Some(InviteAction::List), ..args.clone() };
+        let listed: serde_json::Value = serde_json::from_str(&run(&list).await.unwrap()).unwrap();
+        assert_eq!(listed["invites"][0]["uses_left"], 1);
+        let second = run(&InviteArgs { uses: Some(7), ..args.clone() }).await.unwrap();
+        assert!(second.contains("firstmile://"));
+        let listed: serde_json::Value = serde_json::from_str(&run(&list).await.unwrap()).unwrap();
+        let id = listed["invites"][1]["id"].as_str().unwrap().to_ascii_lowercase();
+        let revoke =
+            |id: String| InviteArgs { action: Some(InviteAction::Revoke { id }), ..args.clone() };
+        run(&revoke(id.clone())).await.unwrap();
+        assert!(run(&revoke(id)).await.is_err());
+        assert!(run(&revoke("../x".into())).await.is_err());
+
         let mut invites = Invites::load(&DataDir::open(dir.path()).unwrap()).unwrap();
-        invites.redeem(&link.invite, SystemTime::now()).unwrap();
-        assert!(invites.redeem(&link.invite, SystemTime::now()).is_err());
+        invites.redeem(&link.invite, None, SystemTime::now()).unwrap();
+        assert!(invites.redeem(&link.invite, None, SystemTime::now()).is_err());
     }
 }

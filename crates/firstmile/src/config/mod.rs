@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer};
 use crate::events::webhook::{MAX_WEBHOOKS, Webhook};
 use crate::join::{JoinLinkError, parse_host};
 use crate::platform;
-use crate::secret::{Token, TokenError};
+use crate::secret::{Password, PasswordError, Token, TokenError};
 pub use backhaul::{Backhaul, StudioBackhaul};
 pub use limits::{Limits, Rtmp};
 pub use measure::Measure;
@@ -173,9 +173,13 @@ fn public_host(text: Option<String>) -> Result<Option<String>, ConfigError> {
     text.map(check).transpose()
 }
 
-/// A dashboard that others can reach needs a token that its owner chose.
-fn check_http(http: SocketAddr, token: Option<&Token>) -> Result<(), ConfigError> {
-    if !http.ip().to_canonical().is_loopback() && token.is_none() {
+/// A dashboard that others can reach needs a token or a password that its owner chose.
+fn check_http(
+    http: SocketAddr,
+    token: Option<&Token>,
+    password: Option<&Password>,
+) -> Result<(), ConfigError> {
+    if !http.ip().to_canonical().is_loopback() && token.is_none() && password.is_none() {
         return Err(ConfigError::PublicHttp { http });
     }
     Ok(())
@@ -192,6 +196,20 @@ fn http_token(variable: &'static str, file: Option<Token>) -> Result<Option<Toke
     match std::env::var(variable) {
         Ok(text) if !text.is_empty() => {
             let wrong = |error: TokenError| ConfigError::value(variable, error.to_string());
+            text.parse().map(Some).map_err(wrong)
+        }
+        _ => Ok(file),
+    }
+}
+
+/// The dashboard's password, as [`http_token`].
+fn http_password(
+    variable: &'static str,
+    file: Option<Password>,
+) -> Result<Option<Password>, ConfigError> {
+    match std::env::var(variable) {
+        Ok(text) if !text.is_empty() => {
+            let wrong = |error: PasswordError| ConfigError::value(variable, error.to_string());
             text.parse().map(Some).map_err(wrong)
         }
         _ => Ok(file),
@@ -305,8 +323,8 @@ pub enum ConfigError {
         /// What it should be.
         message: String,
     },
-    /// The dashboard would be open to others without a token.
-    #[error("http = \"{http}\" would let others reach the dashboard without a token")]
+    /// The dashboard would be open to others without a password or a token.
+    #[error("http = \"{http}\" would let others reach the dashboard without a password or a token")]
     PublicHttp {
         /// The address.
         http: SocketAddr,
@@ -342,7 +360,8 @@ impl ConfigError {
             }
             Self::PublicHttp { http } => Some(format!(
                 "keep http = \"127.0.0.1:{port}\" and reach it with `ssh -L {port}:127.0.0.1:{port} HOST`, \
-                 or write http_token = \"{token}\" into the file (made just now, for you only)",
+                 or write http_password = \"...\" into the file for people who log in, \
+                 or http_token = \"{token}\" (made just now, for you only) for programs",
                 port = http.port(),
                 token = Token::random().expose(),
             )),

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use super::value::{Listen, Span};
 use super::{
     Backhaul, ConfigError, Limits, Measure, Ring, Spool, Tls, TlsFiles, check_http, check_webhooks,
-    http_token, public_host, read_file, within,
+    http_password, http_token, public_host, read_file, within,
 };
 use crate::cli::RelayArgs;
 use crate::events::webhook::Webhook;
 use crate::platform::{self, Role};
-use crate::secret::Token;
+use crate::secret::{Password, Token};
 
 /// Where both roles take RTMP.
 pub const RTMP_PORT: u16 = 1935;
@@ -47,6 +47,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// The API's token, instead of one made at each start.
     pub http_token: Option<Token>,
+    /// What people log in with at the dashboard; without it nobody does.
+    pub http_password: Option<Password>,
     /// The name or address by which the world reaches this machine.
     pub public_host: Option<String>,
     /// Whether studios come in without an invite.
@@ -82,6 +84,7 @@ struct File {
     secure: Listen,
     http: Listen,
     http_token: Option<Token>,
+    http_password: Option<Password>,
     public_host: Option<String>,
     open: bool,
     start_grace: Option<Span>,
@@ -112,6 +115,7 @@ impl Config {
             secure: args.secure.unwrap_or(file.secure).or(default_secure()),
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_RELAY_HTTP_TOKEN", file.http_token)?,
+            http_password: http_password("FIRSTMILE_RELAY_HTTP_PASSWORD", file.http_password)?,
             public_host: public_host(args.public_host.clone().or(file.public_host))?,
             open: args.open || file.open,
             start_grace: file.start_grace.map_or(START_GRACE, |span| span.0),
@@ -125,7 +129,7 @@ impl Config {
             backhaul: file.backhaul,
             webhooks: file.webhooks,
         };
-        check_http(config.http, config.http_token.as_ref())?;
+        check_http(config.http, config.http_token.as_ref(), config.http_password.as_ref())?;
         within("start_grace", config.start_grace, Duration::ZERO, MAX_START_GRACE)?;
         config.limits.check()?;
         config.ring.check()?;
@@ -326,6 +330,11 @@ mod tests {
         let hint = error.hint().unwrap();
         assert!(hint.contains("http_token = \"") && hint.contains("ssh -L 8935"), "{hint}");
         load(&["--http", "[::]:8935"], "http_token = \"chosen-by-the-owner\"").unwrap();
+        assert!(hint.contains("http_password = \""), "{hint}");
+        load(&["--http", "[::]:8935"], "http_password = \"eight or more\"").unwrap();
+        let error = load(&[], "http_password = \"seven77\"").unwrap_err();
+        assert!(error.to_string().contains("a password has 8 to 128 characters"), "{error}");
+        assert!(!error.to_string().contains("seven77"), "{error}");
         load(&["--http", "[::1]:8935"], "").unwrap();
         load(&["--http", ":9000"], "").unwrap();
     }

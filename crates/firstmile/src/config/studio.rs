@@ -11,13 +11,13 @@ use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
     ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, check_webhooks, duration,
-    http_token, read_file, size, within,
+    http_password, http_token, read_file, size, within,
 };
 use crate::cli::StudioArgs;
 use crate::events::webhook::Webhook;
 use crate::join::JoinLink;
 use crate::platform::{self, Role};
-use crate::secret::Token;
+use crate::secret::{Password, Token};
 use crate::status::PlayTiming;
 
 /// Most bytes of a file or standard input that holds join links.
@@ -44,6 +44,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// The API's token, instead of one made at each start.
     pub http_token: Option<Token>,
+    /// What people log in with at the dashboard; without it nobody does.
+    pub http_password: Option<Password>,
     /// What players get.
     pub play: Play,
     /// How feeds come from relays.
@@ -151,6 +153,7 @@ struct File {
     rtmps: Option<Listen>,
     http: Listen,
     http_token: Option<Token>,
+    http_password: Option<Password>,
     play: Play,
     backhaul: StudioBackhaul,
     record: Record,
@@ -188,6 +191,7 @@ impl Config {
             rtmps: args.rtmps.or(file.rtmps).map(|rtmps| rtmps.or(default_rtmps())),
             http: args.http.unwrap_or(file.http).or(default_http()),
             http_token: http_token("FIRSTMILE_STUDIO_HTTP_TOKEN", file.http_token)?,
+            http_password: http_password("FIRSTMILE_STUDIO_HTTP_PASSWORD", file.http_password)?,
             play: file.play,
             record: file.record,
             trace_rtmp: args.trace_rtmp || file.trace_rtmp,
@@ -197,7 +201,7 @@ impl Config {
             backhaul: file.backhaul,
             webhooks: file.webhooks,
         };
-        check_http(config.http, config.http_token.as_ref())?;
+        check_http(config.http, config.http_token.as_ref(), config.http_password.as_ref())?;
         within("play.max_delay", config.play.max_delay, LEAST_MAX_DELAY, MOST_MAX_DELAY)?;
         config.backhaul.check()?;
         config.limits.check()?;
@@ -229,7 +233,7 @@ impl Config {
 }
 
 /// The links of one source: a link, `@FILE` with one a line, or `-` for standard input.
-fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, ConfigError> {
+pub fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, ConfigError> {
     let source = source.trim();
     let mut text = String::new();
     let from = if source == "-" {

@@ -6,10 +6,11 @@ use super::Node;
 use super::directory::FeedId;
 use crate::events::Events;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
-    feed_alarm,
+    Addresses, FeedInfo, FeedStatus, InviteInfo, KeyText, LimitStatus, RecordingInfo, SpoolStatus,
+    Status, StudioInfo, feed_alarm,
 };
 use crate::web::{self, ApiError, FeedChange};
+use crate::when::When;
 
 impl web::Node for Node {
     fn events(&self) -> &Events {
@@ -39,6 +40,9 @@ impl web::Node for Node {
         });
         let mut feeds: Vec<_> = feeds.collect();
         feeds.sort_by(|a, b| (&a.studio, &a.name).cmp(&(&b.studio, &b.name)));
+        // It may have expired, or been revoked.
+        let is_good = self.lock_store().invites.admits(&self.start_invite, SystemTime::now());
+        let join_link = is_good.then(|| KeyText::link(&self.join_link()));
         let studios = self.lock_studios();
         let mut links: Vec<_> = studios.iter().map(|(key, studio)| studio.status(key)).collect();
         links.sort_by(|a, b| a.peer.cmp(&b.peer));
@@ -54,7 +58,7 @@ impl web::Node for Node {
                 secure: Some(self.addresses.secure.to_string()),
                 http: Some(self.addresses.http.to_string()),
             },
-            join_link: Some(KeyText::link(&self.join_link())),
+            join_link,
             connections: (guests + sessions) as u64,
             alarms,
             feeds,
@@ -70,7 +74,7 @@ impl web::Node for Node {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 
-    fn add_feed(&self, _: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, _: &str, _: Option<When>) -> Result<FeedInfo, ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
     }
 
@@ -96,6 +100,22 @@ impl web::Node for Node {
 
     fn remove_feed(&self, _: &str) -> Result<(), ApiError> {
         Err(ApiError::feeds_belong_to_the_studio())
+    }
+
+    fn studios(&self) -> Result<Vec<StudioInfo>, ApiError> {
+        Ok(self.studio_infos())
+    }
+
+    fn set_admission(&self, key: &str, on: bool) -> Result<StudioInfo, ApiError> {
+        self.admit_studio(key, on)
+    }
+
+    fn invites(&self) -> Result<Vec<InviteInfo>, ApiError> {
+        Ok(self.invite_infos())
+    }
+
+    fn revoke_invite(&self, id: &str) -> Result<(), ApiError> {
+        self.revoke(id)
     }
 
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {

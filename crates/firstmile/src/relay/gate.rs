@@ -1,6 +1,7 @@
 //! Who may publish at a relay: encoders whose studio has told the relay of their key or user.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use rtmp::adobe::{Answer, Verifier};
 use rtmp::session::{Rejection, Request};
@@ -34,7 +35,7 @@ impl Gate for Node {
     async fn publish(&self, request: &Request, peer: SocketAddr) -> Result<Encoder, Rejection> {
         let hashes = StreamKey::hashes_in(request);
         let look = |directory: &Directory| match &request.user {
-            Some(user) => directory.find_user(user).map(|(feed, _)| feed.clone()),
+            Some(user) => directory.find_user(user, Instant::now()).map(|(feed, _)| feed.clone()),
             None => find_key(directory, &hashes),
         };
         let id = match hashes.is_empty() && request.user.is_none() {
@@ -57,7 +58,7 @@ impl Gate for Node {
     async fn login(&self, answer: &Answer) -> bool {
         // A wrong password waits as an unknown user does, and costs the same.
         let look = |directory: &Directory| {
-            let known = directory.find_user(&answer.user);
+            let known = directory.find_user(&answer.user, Instant::now());
             let verifier = known.map_or(Verifier::default(), |(_, verifier)| *verifier);
             let is_right = answer.matches(&verifier);
             (is_right && known.is_some()).then_some(())
@@ -73,8 +74,9 @@ impl Gate for Node {
 
 /// The feed of the first key that opens one; all are looked up, whatever comes of it.
 fn find_key(directory: &Directory, hashes: &[KeyHash]) -> Option<FeedId> {
+    let now = Instant::now();
     hashes.iter().fold(None, |found, hash| {
-        let next = directory.find(hash);
+        let next = directory.find(hash, now);
         found.or(next)
     })
 }

@@ -3,6 +3,7 @@
 mod api;
 mod directory;
 mod gate;
+mod members;
 mod studios;
 
 use std::collections::HashMap;
@@ -125,7 +126,10 @@ impl Relay {
         let verifiers = Verifiers::load(&data);
         let mut directory = Directory::default();
         let mut known = verifiers.studios().to_vec();
-        known.retain(|studio| config.open || store.admitted.contains(&studio.key));
+        known.retain(|studio| {
+            let is_cut_off = store.admitted.cut_off_ms(&studio.key).is_some();
+            store.admitted.contains(&studio.key) || config.open && !is_cut_off
+        });
         let max = config.limits.feeds_per_studio;
         directory.restore(known, max, Instant::now(), SystemTime::now());
         let rtmp = listen(config.rtmp, "rtmp")?;
@@ -211,8 +215,10 @@ impl Relay {
             }
             false => web::Public::new(node.clone(), token.clone(), hosts),
         };
-        let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref());
-        let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let hosts = AllowedHosts::new(node.addresses.http, node.config.public_host.as_deref())
+            .and_this_machine();
+        let owner = (token, node.config.http_password.clone());
+        let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let certificate = node.certificate.clone();
         let (callers, mut called) = mpsc::channel(CALLERS);
         let congestion = node.config.backhaul.congestion;
@@ -301,7 +307,7 @@ impl Node {
 
     /// The feed as this relay's hub has it, for those in the same process.
     pub fn find_feed(&self, key: &StreamKey) -> Option<Feed> {
-        let id = self.directory.borrow().find(&key.secret.key_hash())?;
+        let id = self.directory.borrow().find(&key.secret.key_hash(), Instant::now())?;
         Some(self.hub.feed(id))
     }
 

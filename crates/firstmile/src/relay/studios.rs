@@ -263,6 +263,10 @@ impl Node {
         // Writes to the disk; the studios' lock is not held meanwhile.
         tokio::task::block_in_place(|| self.check_invite(key, hello))?;
         let mut studios = self.lock_studios();
+        // It may have been cut off while it was let in: who does that looks for its link now.
+        if let Some(refused) = self.cut_off(&key) {
+            return Err(refused);
+        }
         let known = studios.get(&key);
         let connects = known.map_or(0, |studio| studio.connects) + 1;
         let full = || Bucket::full(WARNINGS, Instant::now());
@@ -310,7 +314,16 @@ impl Node {
         Ok(())
     }
 
+    /// What a studio is told that was cut off.
+    fn cut_off(&self, key: &PublicKey) -> Option<(Refusal, String)> {
+        self.lock_store().admitted.cut_off_ms(key)?;
+        let text = "the relay's owner has cut this studio off: ask for a new join link (firstmile \
+                    invite, on the relay)";
+        Some((Refusal::CutOff, text.to_owned()))
+    }
+
     fn check_invite(&self, key: PublicKey, hello: &Hello) -> Result<(), (Refusal, String)> {
+        let cut_off = self.cut_off(&key);
         let mut store = self.lock_store();
         let now = SystemTime::now();
         let failed = |error: store::StoreError| {
@@ -318,20 +331,26 @@ impl Node {
             (Refusal::Full, "the relay cannot write its data directory".to_owned())
         };
         if store.admitted.contains(&key) {
-            return store.admitted.seen(&key, now).map_err(failed);
+            return store.admitted.seen(&key, &hello.name, now).map_err(failed);
         }
         // Whoever comes is let in; there is nothing to remember.
-        if self.config.open && hello.invite.is_empty() {
+        let is_open = self.config.open && cut_off.is_none();
+        if is_open && hello.invite.is_empty() {
             return Ok(());
         }
-        if !self.config.open {
-            let not_admitted = "this relay does not know the studio: ask for a new join link \
-                                (firstmile invite, on the relay)";
+        if !is_open {
+            let not_admitted = cut_off.unwrap_or_else(|| {
+                let text = "this relay does not know the studio: ask for a new join link (firstmile \
+                            invite, on the relay)";
+                (Refusal::NotAdmitted, text.to_owned())
+            });
             let Ok(invite) = hello.invite.parse::<Secret>() else {
-                return Err((Refusal::NotAdmitted, not_admitted.to_owned()));
+                return Err(not_admitted);
             };
-            store.invites.redeem(&invite, now).map_err(|refused| match refused {
-                store::Refused::Unknown => (Refusal::NotAdmitted, not_admitted.to_owned()),
+            // Of one that was cut off, the invites of before are worth nothing.
+            let after_ms = store.admitted.cut_off_ms(&key);
+            store.invites.redeem(&invite, after_ms, now).map_err(|refused| match refused {
+                store::Refused::Unknown => not_admitted,
                 store::Refused::Expired => {
                     let text = "the join link has expired: ask for a new one (firstmile invite, \
                                 on the relay)";
@@ -345,7 +364,7 @@ impl Node {
                 store::Refused::Store(error) => failed(error),
             })?;
         }
-        store.admitted.admit(key, now).map_err(failed)
+        store.admitted.admit(key, &hello.name, now).map_err(failed)
     }
 
     fn left(&self, link: &Link, hello: &Hello, reason: &str) {
@@ -368,6 +387,10 @@ impl Node {
         });
         drop(studios);
         removed.iter().for_each(|feed| self.remove(feed));
+        // What it has pushed while it was being cut off goes, too.
+        if self.cut_off(&link.peer()).is_some() {
+            self.expel(&link.peer());
+        }
     }
 
     pub(super) fn lock_studios(&self) -> MutexGuard<'_, HashMap<PublicKey, Studio>> {
@@ -406,7 +429,8 @@ impl egress::Feeds for PeerFeeds<'_> {
         }
         let mut change = directory::Change::default();
         node.directory.send_modify(|directory| {
-            change = directory.push(self.studio, list, max);
+            let now = (Instant::now(), SystemTime::now());
+            change = directory.push(self.studio, list, max, now);
         });
         let now = Instant::now();
         for feed in &change.revoked {
@@ -440,6 +464,11 @@ impl egress::Feeds for PeerFeeds<'_> {
 }
 
 impl Studio {
+    /// What it calls itself.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn status(&self, key: &PublicKey) -> LinkStatus {
         let stats = self.link.as_ref().map(Link::stats);
         LinkStatus {

@@ -45,6 +45,8 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
+    /// The key that its encoder shows.
+    Key,
     /// The encoder, and its way to the relay or studio.
     Encoder,
     /// Between relay and studio.
@@ -57,11 +59,13 @@ pub enum Place {
 
 impl Place {
     /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [Self::Encoder, Self::Backhaul, Self::Player, Self::Recording];
+    pub const ALL: [Self; 5] =
+        [Self::Key, Self::Encoder, Self::Backhaul, Self::Player, Self::Recording];
 
     /// The place as it is written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Key => "key",
             Self::Encoder => "encoder",
             Self::Backhaul => "backhaul",
             Self::Player => "player",
@@ -78,7 +82,8 @@ impl Place {
 /// What is wrong with a feed, in the order of its way; `links` are the node's.
 pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
     type Rule = fn(&FeedStatus, &[LinkStatus]) -> Option<Problem>;
-    let rules: [Rule; 10] = [
+    let rules: [Rule; 11] = [
+        expired,
         fought,
         silent,
         slow_uplink,
@@ -95,6 +100,18 @@ pub fn problems(feed: &FeedStatus, links: &[LinkStatus]) -> Vec<Problem> {
 
 fn problem(place: Place, text: String, remedy: impl Into<String>) -> Problem {
     Problem { place, text, remedy: remedy.into(), advice: false }
+}
+
+fn expired(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {
+    if !feed.validity.expired || feed.publication.is_none() {
+        return None;
+    }
+    Some(problem(
+        Place::Key,
+        "The key's time is over: this encoder stays, but cannot come back once it is interrupted."
+            .into(),
+        "Give the key more time if the show goes on.",
+    ))
 }
 
 fn fought(feed: &FeedStatus, _: &[LinkStatus]) -> Option<Problem> {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{DataDir, StoreError, unix_seconds};
 use crate::login::Login;
 use crate::secret::{FeedName, Secret, StreamKey};
-use crate::status::PlayTiming;
+use crate::status::{PlayTiming, Validity};
+use crate::when::When;
 
 const FILE: &str = "feeds.toml";
 
@@ -36,6 +37,12 @@ pub struct StoredFeed {
     /// When its players get it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timing: PlayTiming,
+    /// Until when its key and password open it; without it for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<When>,
+    /// Whether they open nothing until its owner says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 fn is_default(timing: &PlayTiming) -> bool {
@@ -45,8 +52,27 @@ fn is_default(timing: &PlayTiming) -> bool {
 impl StoredFeed {
     fn new(name: FeedName) -> Self {
         let created = unix_seconds(SystemTime::now());
-        let (secret, timing) = (Secret::random(), PlayTiming::default());
-        Self { name, secret, created, auth: None, recorded: None, timing }
+        Self {
+            name,
+            secret: Secret::random(),
+            created,
+            auth: None,
+            recorded: None,
+            timing: PlayTiming::default(),
+            until: None,
+            paused: false,
+        }
+    }
+
+    /// Whether its key and password let an encoder in at this time.
+    pub fn admits(&self, at: SystemTime) -> bool {
+        !self.paused && self.until.is_none_or(|until| unix_seconds(at) < until.unix())
+    }
+
+    /// When its key opens it, for people and programs.
+    pub fn validity(&self, now: SystemTime) -> Validity {
+        let expired = self.until.is_some_and(|until| until.unix() <= unix_seconds(now));
+        Validity { paused: self.paused, until_s: self.until.map(When::unix), expired }
     }
 
     /// What its encoder types.
@@ -94,15 +120,16 @@ impl Feeds {
         self.feeds.iter().find(|feed| feed.name.as_str() == name)
     }
 
-    /// Makes a feed with a new secret.
-    pub fn add(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
+    /// Makes a feed with a new secret, which is good until then; `None`: for ever.
+    pub fn add(&mut self, name: &FeedName, until: Option<When>) -> Result<StoredFeed, FeedError> {
+        not_past(until)?;
         if self.find(name.as_str()).is_some() {
             return Err(FeedError::Exists(name.clone()));
         }
         if self.feeds.len() >= MAX_FEEDS {
             return Err(StoreError::Full { what: "feeds", limit: MAX_FEEDS }.into());
         }
-        let feed = StoredFeed::new(name.clone());
+        let feed = StoredFeed { until, ..StoredFeed::new(name.clone()) };
         let mut feeds = self.feeds.clone();
         feeds.push(feed.clone());
         self.save(feeds)?;
@@ -157,6 +184,31 @@ impl Feeds {
         Ok(self.feeds[at].clone())
     }
 
+    /// Says until when a feed's key and password are good; `None`: for ever.
+    pub fn set_until(
+        &mut self,
+        name: &FeedName,
+        until: Option<When>,
+    ) -> Result<StoredFeed, FeedError> {
+        not_past(until)?;
+        let at = self.position(name)?;
+        let mut feeds = self.feeds.clone();
+        feeds[at].until = until;
+        self.save(feeds)?;
+        Ok(self.feeds[at].clone())
+    }
+
+    /// Makes a feed's key and password worth nothing for a while, or good again.
+    pub fn set_paused(&mut self, name: &FeedName, paused: bool) -> Result<StoredFeed, FeedError> {
+        let at = self.position(name)?;
+        if self.feeds[at].paused != paused {
+            let mut feeds = self.feeds.clone();
+            feeds[at].paused = paused;
+            self.save(feeds)?;
+        }
+        Ok(self.feeds[at].clone())
+    }
+
     /// Forgets a feed and returns what it was.
     pub fn remove(&mut self, name: &FeedName) -> Result<StoredFeed, FeedError> {
         let at = self.position(name)?;
@@ -183,6 +235,14 @@ impl Feeds {
     }
 }
 
+/// A key that was never good is a slip of the hand, or of the clock.
+fn not_past(until: Option<When>) -> Result<(), FeedError> {
+    match until.filter(|until| until.unix() <= unix_seconds(SystemTime::now())) {
+        Some(until) => Err(FeedError::Past(until)),
+        None => Ok(()),
+    }
+}
+
 /// Why a feed was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -198,6 +258,9 @@ pub enum FeedError {
         /// The names that there are.
         known: String,
     },
+    /// Its key's last hour is over.
+    #[error("{0} is over already")]
+    Past(When),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -210,6 +273,9 @@ impl FeedError {
             Self::Exists(name) => format!("choose another name, or rotate {name} for a new key"),
             Self::Unknown { known, .. } if known.is_empty() => "add one first".into(),
             Self::Unknown { known, .. } => format!("the feeds are: {known}"),
+            Self::Past(_) => {
+                "name a later time and check this machine's clock, or pause the feed".into()
+            }
             Self::Store(error) => error.hint(),
         }
     }
@@ -217,6 +283,8 @@ impl FeedError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -237,7 +305,7 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         let mut feeds = Feeds::load(&data).unwrap();
         let name: FeedName = "roof-2".parse().unwrap();
-        let added = feeds.add(&name).unwrap();
+        let added = feeds.add(&name, None).unwrap();
         let rotated = feeds.rotate(&name).unwrap();
         assert_ne!(added.secret, rotated.secret);
         assert_eq!(Feeds::load(&data).unwrap().find("roof-2"), Some(&rotated));
@@ -261,6 +329,34 @@ mod tests {
         assert!(rotated.user != first.user && rotated.password != first.password);
         assert_eq!(feeds.set_auth(&camera, false).unwrap().auth, None);
         assert_eq!(feeds.rotate(&camera).unwrap().auth, None);
+    }
+
+    #[test]
+    fn a_key_is_limited_and_paused() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut feeds = Feeds::load(&data).unwrap();
+        let camera: FeedName = "camera".parse().unwrap();
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3_600);
+        let until = When::after(now, hour);
+        let limited = feeds.set_until(&camera, until).unwrap();
+        assert!(limited.admits(now) && !limited.admits(now + hour));
+        assert!(!limited.validity(now).expired && limited.validity(now + hour).expired);
+        let paused = feeds.set_paused(&camera, true).unwrap();
+        assert!(!paused.admits(now));
+        assert_eq!(paused.secret, limited.secret, "the key stays");
+        let mut again = Feeds::load(&data).unwrap();
+        assert_eq!(again.list(), [paused]);
+        assert_eq!(again.set_paused(&camera, false).unwrap(), limited);
+        let text = std::fs::read_to_string(data.file(FILE)).unwrap();
+        assert!(text.contains("until = ") && !text.contains("paused"), "{text}");
+        assert!(again.set_until(&camera, None).unwrap().admits(now + 1_000 * hour));
+        let error = again.set_until(&camera, When::from_unix(5)).unwrap_err();
+        assert_eq!(error.to_string(), "1970-01-01 00:00 UTC is over already");
+        let roof = "roof".parse().unwrap();
+        assert!(matches!(again.add(&roof, When::from_unix(5)), Err(FeedError::Past(_))));
+        assert!(!again.add(&roof, until).unwrap().admits(now + hour));
     }
 
     #[test]
@@ -301,7 +397,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let mut feeds = Feeds::load(&data).unwrap();
-        let error = feeds.add(&"camera".parse().unwrap()).unwrap_err();
+        let error = feeds.add(&"camera".parse().unwrap(), None).unwrap_err();
         assert_eq!(error.to_string(), "there is already a feed named camera");
         let error = feeds.rotate(&"cam".parse().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "there is no feed named cam");

@@ -4,13 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataDir, StoreError, unix_seconds};
+use super::{DataDir, StoreError, unix_ms, unix_seconds};
+use crate::base32;
 use crate::secret::{KeyHash, Secret};
+use crate::status::InviteInfo;
 
 const FILE: &str = "invites.toml";
 
 /// Most invites at one time.
 const MAX_INVITES: usize = 1000;
+
+/// Symbols of its hash that an invite is called by: of a thousand, no two are the same by accident.
+const ID_SYMBOLS: usize = 10;
 
 /// A dead invite is remembered this long, so that its holder is told why it is refused.
 const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -19,6 +24,9 @@ const REMEMBER: Duration = Duration::from_secs(7 * 24 * 3600);
 #[serde(deny_unknown_fields)]
 struct Invite {
     hash: KeyHash,
+    /// Milliseconds since 1970; of those of before this was kept, the beginning.
+    #[serde(default)]
+    created_ms: u64,
     /// Seconds since 1970.
     expires: u64,
     /// `None` admits any number of studios.
@@ -27,6 +35,19 @@ struct Invite {
 }
 
 impl Invite {
+    fn id(&self) -> String {
+        base32::encode(&self.hash.0)[..ID_SYMBOLS].to_owned()
+    }
+
+    fn info(&self, until_restart: bool) -> InviteInfo {
+        let (expires_s, uses_left) = (self.expires, self.uses_left);
+        InviteInfo { id: self.id(), expires_s, uses_left, until_restart }
+    }
+
+    fn admits(&self, now: u64) -> bool {
+        now < self.expires && self.uses_left != Some(0)
+    }
+
     fn forgotten(&self, now: u64) -> bool {
         self.expires.saturating_add(REMEMBER.as_secs()) <= now
     }
@@ -80,10 +101,45 @@ impl Invites {
         secret
     }
 
-    /// Uses an invite once.
+    /// The invites that still admit somebody, the one of the start first.
+    pub fn list(&self, now: SystemTime) -> Vec<InviteInfo> {
+        let now = unix_seconds(now);
+        let infos = |invites: &[Invite], until_restart| -> Vec<_> {
+            let good = invites.iter().filter(|invite| invite.admits(now));
+            good.map(|invite| invite.info(until_restart)).collect()
+        };
+        [infos(&self.until_restart, true), infos(&self.stored, false)].concat()
+    }
+
+    /// Whether an invite still admits somebody.
+    pub fn admits(&self, secret: &Secret, now: SystemTime) -> bool {
+        let (hash, now) = (secret.invite_hash(), unix_seconds(now));
+        let mut all = self.stored.iter().chain(&self.until_restart);
+        all.any(|invite| invite.hash.matches(&hash) && invite.admits(now))
+    }
+
+    /// Forgets the invite of an [`InviteInfo`]; `false` if there is none.
+    pub fn revoke(&mut self, id: &str) -> Result<bool, StoreError> {
+        let before = self.until_restart.len();
+        self.until_restart.retain(|invite| invite.id() != id);
+        let mut stored = self.stored.clone();
+        stored.retain(|invite| invite.id() != id);
+        if stored.len() < self.stored.len() {
+            self.save(stored)?;
+            return Ok(true);
+        }
+        Ok(self.until_restart.len() < before)
+    }
+
+    /// Uses an invite once; with `after_ms` one that was made after that many milliseconds since 1970.
     ///
     /// Every invite is compared, each in constant time, so that the time taken tells nothing.
-    pub fn redeem(&mut self, secret: &Secret, now: SystemTime) -> Result<(), Refused> {
+    pub fn redeem(
+        &mut self,
+        secret: &Secret,
+        after_ms: Option<u64>,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
         let hash = secret.invite_hash();
         let now = unix_seconds(now);
         let known = self.stored.len();
@@ -93,7 +149,9 @@ impl Invites {
                 found = Some((at, invite));
             }
         }
-        let (at, invite) = found.ok_or(Refused::Unknown)?;
+        let (at, invite) = found
+            .filter(|(_, invite)| after_ms.is_none_or(|after| invite.created_ms > after))
+            .ok_or(Refused::Unknown)?;
         if invite.expires <= now {
             return Err(Refused::Expired);
         }
@@ -120,8 +178,9 @@ impl Invites {
 
 fn fresh(uses: Option<u32>, expires: Duration, now: SystemTime) -> (Secret, Invite) {
     let secret = Secret::random();
+    let (hash, created_ms) = (secret.invite_hash(), unix_ms(now));
     let expires = unix_seconds(now).saturating_add(expires.as_secs());
-    let invite = Invite { hash: secret.invite_hash(), expires, uses_left: uses };
+    let invite = Invite { hash, created_ms, expires, uses_left: uses };
     (secret, invite)
 }
 
@@ -155,10 +214,10 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         let now = SystemTime::now();
         let secret = Invites::load(&data).unwrap().create(Some(2), DAY, now).unwrap();
-        Invites::load(&data).unwrap().redeem(&secret, now).unwrap();
+        Invites::load(&data).unwrap().redeem(&secret, None, now).unwrap();
         let mut invites = Invites::load(&data).unwrap();
-        invites.redeem(&secret, now).unwrap();
-        assert!(matches!(invites.redeem(&secret, now), Err(Refused::UsedUp)));
+        invites.redeem(&secret, None, now).unwrap();
+        assert!(matches!(invites.redeem(&secret, None, now), Err(Refused::UsedUp)));
         let text = std::fs::read_to_string(data.file(FILE)).unwrap();
         assert!(!text.contains(secret.expose()));
     }
@@ -170,11 +229,49 @@ mod tests {
         let now = SystemTime::now();
         let mut invites = Invites::load(&data).unwrap();
         let secret = invites.create(None, DAY, now).unwrap();
-        invites.redeem(&secret, now).unwrap();
-        assert!(matches!(invites.redeem(&secret, now + DAY), Err(Refused::Expired)));
+        invites.redeem(&secret, None, now).unwrap();
+        assert!(matches!(invites.redeem(&secret, None, now + DAY), Err(Refused::Expired)));
         invites.create(None, DAY, now + DAY + REMEMBER).unwrap();
-        assert!(matches!(invites.redeem(&secret, now + DAY), Err(Refused::Unknown)));
-        assert!(matches!(invites.redeem(&Secret::random(), now), Err(Refused::Unknown)));
+        assert!(matches!(invites.redeem(&secret, None, now + DAY), Err(Refused::Unknown)));
+        assert!(matches!(invites.redeem(&Secret::random(), None, now), Err(Refused::Unknown)));
+    }
+
+    #[test]
+    fn invites_are_listed_and_revoked() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let now = SystemTime::now();
+        let mut invites = Invites::load(&data).unwrap();
+        let start = invites.create_until_restart(DAY, now);
+        let one = invites.create(Some(1), DAY, now).unwrap();
+        let two = invites.create(Some(2), 2 * DAY, now).unwrap();
+        let list = invites.list(now);
+        let uses: Vec<_> = list.iter().map(|info| (info.uses_left, info.until_restart)).collect();
+        assert_eq!(uses, [(None, true), (Some(1), false), (Some(2), false)]);
+        assert_eq!(invites.list(now + DAY).len(), 1, "the others have expired");
+        invites.redeem(&one, None, now).unwrap();
+        assert_eq!(invites.list(now).len(), 2, "it was used up");
+        assert!(!invites.revoke("0000000000").unwrap());
+        assert!(invites.admits(&start, now));
+        for info in list {
+            assert!(invites.revoke(&info.id).unwrap());
+        }
+        assert!(!invites.admits(&start, now));
+        let mut reloaded = Invites::load(&data).unwrap();
+        assert!(matches!(reloaded.redeem(&two, None, now), Err(Refused::Unknown)));
+    }
+
+    #[test]
+    fn an_invite_of_before_does_not_undo_what_came_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let now = SystemTime::now();
+        let mut invites = Invites::load(&data).unwrap();
+        let secret = invites.create(None, DAY, now).unwrap();
+        let ms = unix_ms(now);
+        let redeemed = invites.redeem(&secret, Some(ms), now);
+        assert!(matches!(redeemed, Err(Refused::Unknown)));
+        invites.redeem(&secret, Some(ms - 1), now).unwrap();
     }
 
     #[test]
@@ -184,10 +281,10 @@ mod tests {
         let now = SystemTime::now();
         let mut invites = Invites::load(&data).unwrap();
         let secret = invites.create_until_restart(DAY, now);
-        invites.redeem(&secret, now).unwrap();
-        invites.redeem(&secret, now).unwrap();
-        assert!(matches!(invites.redeem(&secret, now + DAY), Err(Refused::Expired)));
+        invites.redeem(&secret, None, now).unwrap();
+        invites.redeem(&secret, None, now).unwrap();
+        assert!(matches!(invites.redeem(&secret, None, now + DAY), Err(Refused::Expired)));
         let mut restarted = Invites::load(&data).unwrap();
-        assert!(matches!(restarted.redeem(&secret, now), Err(Refused::Unknown)));
+        assert!(matches!(restarted.redeem(&secret, None, now), Err(Refused::Unknown)));
     }
 }

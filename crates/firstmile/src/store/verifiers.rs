@@ -39,6 +39,9 @@ pub struct KnownFeed {
     pub name: String,
     /// Its key's hash.
     pub hash: KeyHash,
+    /// When its key's time is over, in seconds since 1970 by this machine's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
     /// Who may publish it with a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<KnownLogin>,
@@ -155,6 +158,7 @@ mod tests {
         let feed = |i: usize| KnownFeed {
             name: format!("a-feed-with-a-long-name-{i:08}"),
             hash: KeyHash([n; 32]),
+            end: Some(1_800_000_000),
             login: Some(KnownLogin { user: format!("camera-{i:08}"), verifier: [n; 16] }),
         };
         let feeds = (0..feeds).map(feed).collect();
@@ -170,6 +174,7 @@ mod tests {
         let mut known = vec![studio(1, 2), studio(0x0a, 1)];
         known[1].left = None;
         known[1].feeds[0].login = None;
+        known[1].feeds[0].end = None;
         verifiers.save(known.clone()).unwrap();
         assert_eq!(Verifiers::load(&data).studios(), known);
         // Only what has changed is written.

@@ -1,7 +1,7 @@
 //! The studio as dashboard and API see it, and what they change.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use hub::Cut;
 use tracing::info;
@@ -11,11 +11,12 @@ use super::uplink::Uplink;
 use crate::events::{About, Events, Kind, Severity};
 use crate::secret::FeedName;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Stalls, Status,
-    feed_alarm, is_cut_off,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, RelayInfo, Stalls,
+    Status, feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
 use crate::web::{self, ApiError, FeedChange};
+use crate::when::When;
 
 impl web::Node for Node {
     fn events(&self) -> &Events {
@@ -30,14 +31,15 @@ impl web::Node for Node {
         for (feed, stored) in feeds.iter_mut().zip(&stored) {
             feed.recording = recordings.remove(&stored.name);
         }
-        let mut alarms: Vec<_> = self.uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
+        let uplinks = self.uplinks.all();
+        let mut alarms: Vec<_> = uplinks.iter().flat_map(|uplink| uplink.alarms()).collect();
         alarms.extend(self.certificate.alarm());
         alarms.extend(self.events.alarms());
         alarms.extend(self.lost_identity.then(|| super::LOST_IDENTITY.to_owned()));
         if stored.iter().any(|feed| self.is_recorded(feed)) {
             alarms.extend(self.recorder.alarm());
         }
-        let links: Vec<_> = self.uplinks.iter().map(|uplink| uplink.status()).collect();
+        let links: Vec<_> = uplinks.iter().map(|uplink| uplink.status()).collect();
         for feed in &feeds {
             let snapshot = self.hub.snapshot(&feed.name, now);
             // What comes by a link that is lost says nothing about its encoder.
@@ -72,10 +74,10 @@ impl web::Node for Node {
         Ok(self.lock().feeds.list().iter().map(|feed| self.info(feed)).collect())
     }
 
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
         let mut store = self.lock();
-        let feed = store.feeds.add(&name)?;
+        let feed = store.feeds.add(&name, until)?;
         self.push_keys(&store);
         self.switch_recordings(&store);
         self.apply_timing(&feed);
@@ -95,6 +97,31 @@ impl web::Node for Node {
         self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
         info!(feed = %name, "its key was rotated");
         self.tell(Kind::KeyRotated, &name, "has a new key: the old one opens nothing any more");
+        Ok(self.info(&feed))
+    }
+
+    fn set_until(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_until(&name, until)?;
+        self.push_keys(&store);
+        drop(store);
+        let until = until.map_or_else(|| "for ever".to_owned(), |until| until.to_string());
+        info!(feed = %name, until, "its key's time was set");
+        Ok(self.info(&feed))
+    }
+
+    fn set_paused(&self, name: &str, paused: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        let mut store = self.lock();
+        let feed = store.feeds.set_paused(&name, paused)?;
+        self.push_keys(&store);
+        drop(store);
+        if paused {
+            // The encoder that is on air goes, here and at every relay.
+            self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
+        }
+        info!(feed = %name, paused, "its key was switched");
         Ok(self.info(&feed))
     }
 
@@ -165,8 +192,16 @@ impl web::Node for Node {
         Ok(())
     }
 
-    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
-        Err(ApiError::invites_belong_to_the_relay())
+    fn relays(&self) -> Result<Vec<RelayInfo>, ApiError> {
+        Ok(self.relay_infos())
+    }
+
+    fn join_relay(&self, link: &str) -> Result<RelayInfo, ApiError> {
+        self.join_by(link)
+    }
+
+    fn leave_relay(&self, key: &str) -> Result<(), ApiError> {
+        self.leave_by(key)
     }
 }
 
@@ -181,6 +216,7 @@ impl Node {
         let name = feed.name.as_str();
         let snapshot = self.hub.snapshot(&name.to_owned(), now);
         let mut status = FeedStatus::of(name, &snapshot);
+        status.validity = feed.validity(SystemTime::now());
         status.publish = self.publish(&feed.key());
         status.auth = self.auth(feed, &status.publish);
         status.play = Some(self.play_url(name));
@@ -194,9 +230,9 @@ impl Node {
         let max_delay = timing.max_delay.unwrap_or(self.config.play.max_delay);
         status.play_max_delay_ms = Some(max_delay.as_millis() as u64);
         let backfilled = |uplink: &Arc<Uplink>| uplink.inbox().backfilled(name);
-        status.drops.backfilled_tags = self.uplinks.iter().map(backfilled).sum();
+        status.drops.backfilled_tags = self.uplinks.all().iter().map(backfilled).sum();
         let Some(publication) = snapshot.publication else { return status };
-        for uplink in &self.uplinks {
+        for uplink in &self.uplinks.all() {
             let Some(figures) = uplink.inbox().figures(publication) else { continue };
             status.via = Some(uplink.relay().name.clone());
             status.latency.encoder_growth_ms = Some(figures.encoder_growth_ms as f64);

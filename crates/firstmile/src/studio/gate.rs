@@ -1,6 +1,7 @@
 //! Who may publish and who may play at a studio.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use hub::Policy;
 use rtmp::adobe::{Answer, Verifier};
@@ -73,12 +74,16 @@ impl Node {
     /// The feed of the first key that opens one here; all are compared with all, whatever comes
     /// of it.
     fn find_key(&self, hashes: &[KeyHash]) -> Option<String> {
+        let now = SystemTime::now();
         let store = self.lock();
         let mut found: Option<(usize, &StoredFeed)> = None;
         for feed in store.feeds.list() {
             let own = feed.secret.key_hash();
             for (at, hash) in hashes.iter().enumerate() {
-                if own.matches(hash) && found.is_none_or(|(before, _)| at < before) {
+                if own.matches(hash)
+                    && feed.admits(now)
+                    && found.is_none_or(|(before, _)| at < before)
+                {
                     found = Some((at, feed));
                 }
             }
@@ -88,8 +93,11 @@ impl Node {
 
     /// The feed that a user may publish, and what proves the password.
     fn find_user(&self, user: &str) -> Option<(String, Verifier)> {
-        let list = self.list.borrow();
+        // Who pushes a new list holds the store meanwhile.
+        let list = self.list.borrow().clone();
         let login = list.logins.iter().find(|login| login.user == user)?;
+        let store = self.lock();
+        store.feeds.find(&login.feed).filter(|feed| feed.admits(SystemTime::now()))?;
         Some((login.feed.clone(), login.verifier))
     }
 }

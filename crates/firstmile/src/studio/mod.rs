@@ -6,14 +6,15 @@ mod gate;
 mod liveness;
 #[cfg(test)]
 mod recovery;
+mod relays;
 pub mod uplink;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use backhaul::{FeedKey, Hello};
+use backhaul::Hello;
 use hub::{Feed, Hub, Timing};
 use media::PublicationId;
 use tokio::net::TcpListener;
@@ -27,7 +28,7 @@ use crate::egress::players::Players;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::events::Events;
 use crate::identity::Identity;
-use crate::ingest::backhaul::FeedList;
+use crate::ingest::backhaul::{FeedList, ListedKey};
 use crate::join::host_port;
 use crate::limit::Hits;
 use crate::link::{self, Dialer, Transport};
@@ -41,7 +42,9 @@ use crate::store::{self, DataDir, Feeds, JoinedRelay, Relays, RunFile, StoredFee
 use crate::tls::{self, Certificate};
 use crate::traces::Traces;
 use crate::web::{self, AllowedHosts};
+use crate::when::When;
 
+use relays::Uplinks;
 use uplink::Uplink;
 
 /// How often feeds without an encoder are looked at.
@@ -92,7 +95,7 @@ pub struct Node {
     store: Mutex<Stored>,
     by_password: OnAir<String>,
     list: watch::Sender<Arc<FeedList>>,
-    uplinks: Vec<Arc<Uplink>>,
+    uplinks: Uplinks,
     door: OnceLock<Weak<Door<Self>>>,
 }
 
@@ -136,7 +139,8 @@ impl Studio {
         let recorder = Recorder::open(&config.record.dir(data.path()), config.record.keep_free);
         let token = config.http_token.clone().unwrap_or_else(Token::random);
         let run = RunFile::create(&data, http, &token)?;
-        let uplinks = relays.list().iter().cloned().map(|relay| Arc::new(Uplink::new(relay)));
+        let list = Arc::new(for_relays(feeds.list()));
+        let uplinks = Uplinks::new(relays.list(), &list);
         let node = Arc::new(Node {
             instance: rand::random(),
             rtmp,
@@ -151,8 +155,8 @@ impl Studio {
             hits: Arc::default(),
             events: Events::new(&config.webhooks),
             by_password: OnAir::default(),
-            list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
-            uplinks: uplinks.collect(),
+            list: watch::Sender::new(list),
+            uplinks,
             store: Mutex::new(Stored { feeds, relays }),
             door: OnceLock::new(),
             identity: identity.clone(),
@@ -187,24 +191,10 @@ impl Studio {
         let door = Door::new(node.clone(), &node.config.limits, node.hits.clone());
         let door = Arc::new(door.with_traces(traces));
         let _ = node.door.set(Arc::downgrade(&door));
-        let mut uplinks = tokio::task::JoinSet::new();
-        for uplink in &node.uplinks {
-            let uplink = uplink.clone();
-            let (node, dialer, shutdown) = (node.clone(), dialer.clone(), shutdown.clone());
-            uplinks.spawn(async move {
-                loop {
-                    let (uplink, node) = (uplink.clone(), node.clone());
-                    let (dialer, stop) = (dialer.clone(), shutdown.clone());
-                    let running =
-                        tokio::spawn(async move { uplink.run(&dialer, &*node, &stop).await });
-                    // A fault of ours, of which the log tells, costs the link and not the relay.
-                    if running.await.is_ok() || shutdown.is_cancelled() {
-                        return;
-                    }
-                    tokio::time::sleep(AFTER_FAULT).await;
-                }
-            });
-        }
+        let uplinks = tokio::spawn({
+            let (node, shutdown) = (node.clone(), shutdown.clone());
+            async move { node.keep_uplinks(&dialer, &shutdown).await }
+        });
         let silence = CancellationToken::new();
         let tapping = tokio::spawn({
             let (node, silence) = (node.clone(), silence.clone());
@@ -216,8 +206,9 @@ impl Studio {
                 tap::run(&node.recorder, |name| node.find_feed(name), source, &silence).await;
             }
         });
-        let hosts = AllowedHosts::new(node.http, None);
-        let web = web::serve(http, node.clone(), token, hosts, shutdown.clone().cancelled_owned());
+        let hosts = AllowedHosts::new(node.http, None).and_this_machine();
+        let owner = (token, node.config.http_password.clone());
+        let web = web::serve(http, node.clone(), owner, hosts, shutdown.clone().cancelled_owned());
         let sweeping = async {
             let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
             while shutdown.run_until_cancelled(sweep.tick()).await.is_some() {
@@ -236,7 +227,7 @@ impl Studio {
         });
         let (web, (), (), (), ()) = tokio::join!(web, rtmp, rtmps, renewals, sweeping);
         let _ = telling.await;
-        while uplinks.join_next().await.is_some() {}
+        let _ = uplinks.await;
         // Nothing comes any more; what there is, is written.
         silence.cancel();
         let _ = tapping.await;
@@ -294,7 +285,8 @@ impl Node {
                 ));
             }
         }
-        for uplink in &self.uplinks {
+        let uplinks = self.uplinks.all();
+        for uplink in &uplinks {
             let status = uplink.status();
             let state = match &status.last_error {
                 Some(error) => format!("not reached yet: {error}"),
@@ -303,7 +295,7 @@ impl Node {
             };
             text.push_str(&format!("Relay {}: {state}\n", uplink.relay().address()));
         }
-        if self.uplinks.is_empty() {
+        if uplinks.is_empty() {
             text.push_str(
                 "No relay is joined: encoders have to reach this machine. Run `firstmile relay` \
                  on a public machine,\nand start here with the --join link that it prints.\n",
@@ -325,7 +317,7 @@ impl Node {
     /// Waits until every relay has let us in, or `limit` has passed.
     pub async fn wait_relays(&self, limit: Duration) {
         let all = async {
-            for uplink in &self.uplinks {
+            for uplink in self.uplinks.all() {
                 uplink.wait_up().await;
             }
         };
@@ -370,7 +362,7 @@ impl Node {
         let rtmps = self.rtmps.filter(|_| self.certificate.covers(&host));
         let here = Publish::new("this studio", &host, self.rtmp.port(), key)
             .with_tls(&host, rtmps.map(|address| address.port()));
-        self.uplinks.iter().map(relay).chain([here]).collect()
+        self.uplinks.all().iter().map(relay).chain([here]).collect()
     }
 
     fn info(&self, feed: &StoredFeed) -> FeedInfo {
@@ -382,6 +374,7 @@ impl Node {
             play: Some(self.play_url(feed.name.as_str())),
             recorded: self.is_recorded(feed),
             timing: feed.timing,
+            validity: feed.validity(SystemTime::now()),
         }
     }
 
@@ -421,20 +414,29 @@ impl Node {
     /// Where a publication comes from.
     fn source(&self, publication: PublicationId) -> Source {
         let from = |uplink: &Arc<Uplink>| uplink.inbox().source(publication);
-        self.uplinks.iter().find_map(from).unwrap_or(Source::Here)
+        self.uplinks.all().iter().find_map(from).unwrap_or(Source::Here)
     }
 
     /// Tells every relay of the feeds as they are now.
     fn push_keys(&self, store: &Stored) {
-        self.list.send_replace(Arc::new(for_relays(store.feeds.list())));
+        let list = Arc::new(for_relays(store.feeds.list()));
+        self.uplinks.push(&list);
+        self.list.send_replace(list);
     }
 }
 
 fn for_relays(feeds: &[StoredFeed]) -> FeedList {
-    let key =
-        |feed: &StoredFeed| FeedKey { name: feed.name.to_string(), hash: feed.secret.key_hash().0 };
+    // A paused feed stays in the list: what relays keep of it is for its recording.
+    let key = |feed: &StoredFeed| ListedKey {
+        name: feed.name.to_string(),
+        hash: match feed.paused {
+            false => feed.secret.key_hash().0,
+            true => feed.secret.paused_hash().0,
+        },
+        until: feed.until.and_then(When::system_time),
+    };
     let login = |feed: &StoredFeed| {
-        let login = feed.auth.as_ref()?;
+        let login = feed.auth.as_ref().filter(|_| !feed.paused)?;
         let (feed, user) = (feed.name.to_string(), login.user.clone());
         Some(backhaul::Login { feed, user, verifier: login.verifier() })
     };
@@ -452,6 +454,10 @@ impl crate::ingest::backhaul::Feeds for Node {
 
     fn list(&self) -> watch::Receiver<Arc<FeedList>> {
         self.list.subscribe()
+    }
+
+    fn admits(&self, name: &str, at: SystemTime) -> bool {
+        self.lock().feeds.find(name).is_some_and(|feed| feed.admits(at))
     }
 
     fn budget(&self, name: &str) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use backhaul::{Event, Hello, Refusal, Session, VERSION, Welcome};
 use tokio::sync::watch;
@@ -53,6 +53,10 @@ const LAST_REFUSED_RETRY: Duration = Duration::from_secs(60);
 pub struct Uplink {
     relay: JoinedRelay,
     inbox: Arc<Inbox>,
+    /// The feeds that the relay is told of.
+    list: watch::Sender<Arc<FeedList>>,
+    /// The relay is left, or the studio stops.
+    stop: CancellationToken,
     state: Mutex<State>,
     welcome: watch::Sender<Option<Welcome>>,
 }
@@ -108,12 +112,14 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Uplink {
-    /// A way to this relay, not dialled yet.
-    pub fn new(relay: JoinedRelay) -> Self {
+    /// A way to this relay, which will be told of these feeds; not dialled yet.
+    pub fn new(relay: JoinedRelay, list: Arc<FeedList>) -> Self {
         let source = Source::Relay(relay.pin.to_string());
         Self {
             relay,
             inbox: Arc::new(Inbox::new(source)),
+            list: watch::Sender::new(list),
+            stop: CancellationToken::new(),
             state: Mutex::default(),
             welcome: watch::Sender::default(),
         }
@@ -122,6 +128,21 @@ impl Uplink {
     /// The relay.
     pub fn relay(&self) -> &JoinedRelay {
         &self.relay
+    }
+
+    /// Tells the relay of the feeds as they are now.
+    pub fn push(&self, list: Arc<FeedList>) {
+        self.list.send_replace(list);
+    }
+
+    /// Gives the relay up, for good.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether the relay was given up.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// What comes from it.
@@ -212,8 +233,8 @@ impl Uplink {
         }
     }
 
-    /// Keeps the link up until `shutdown`.
-    pub async fn run(&self, dialer: &Dialer, studio: &dyn Studio, shutdown: &CancellationToken) {
+    /// Keeps the link up until [`Uplink::stop`].
+    pub async fn run(&self, dialer: &Dialer, studio: &dyn Studio) {
         self.leave();
         let keeping = async {
             let is_greeting = AtomicBool::new(false);
@@ -224,7 +245,7 @@ impl Uplink {
                 next = self.keep(joined, dialer, studio, &is_greeting).await;
             }
         };
-        shutdown.run_until_cancelled(keeping).await;
+        self.stop.run_until_cancelled(keeping).await;
         if let Some(link) = self.lock().link.take() {
             link.close("the studio is stopping");
         }
@@ -541,7 +562,12 @@ impl Feeds for RelayFeeds<'_> {
     }
 
     fn list(&self) -> watch::Receiver<Arc<FeedList>> {
-        self.studio.list()
+        // Not the studio's: a relay that is left is told that there are no feeds.
+        self.uplink.list.subscribe()
+    }
+
+    fn admits(&self, name: &str, at: SystemTime) -> bool {
+        self.studio.admits(name, at)
     }
 
     fn budget(&self, name: &str) -> Option<Duration> {
@@ -571,13 +597,14 @@ mod tests {
 
     #[test]
     fn what_a_relay_says_is_fit_for_a_terminal() {
-        let uplink = Uplink::new(JoinedRelay {
+        let relay = JoinedRelay {
             name: "relay".into(),
             host: "relay".into(),
             port: 443,
             pin: crate::identity::PublicKey([1; 32]),
             invite: None,
-        });
+        };
+        let uplink = Uplink::new(relay, Arc::default());
         uplink.note(&Failure::Lost(anyhow::anyhow!("closed by peer: \u{1b}[2J\n")), false);
         let error = uplink.status().last_error.unwrap();
         assert_eq!(error, "closed by peer: \u{fffd}[2J\u{fffd}");

@@ -1,7 +1,8 @@
 //! `/api/v1`, `/healthz` and `/metrics`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::rejection::QueryRejection;
@@ -10,23 +11,19 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, events, measure, metrics, openapi, pages};
+use super::sessions::Login;
+use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages, pairing};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
-
-/// How long an invite is good for if nobody says.
-const INVITE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
-
-/// Longest life of an invite; who needs more makes another.
-const INVITE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+use crate::when::When;
 
 pub(super) type Shared = State<Arc<Context>>;
 
@@ -58,9 +55,21 @@ routes! {
     post "/api/v1/feeds/{name}/rotate" rotate_feed;
     get "/api/v1/feeds/{name}/qr" show_qr;
     put "/api/v1/feeds/{name}/auth" set_auth;
+    put "/api/v1/feeds/{name}/validity" set_validity;
+    put "/api/v1/feeds/{name}/pause" set_paused;
     put "/api/v1/feeds/{name}/recording" set_recording;
     get "/api/v1/recordings" recordings;
-    post "/api/v1/invites" create_invite;
+    get "/api/v1/invites" pairing::invites;
+    post "/api/v1/invites" pairing::create_invite;
+    delete "/api/v1/invites/{id}" pairing::revoke_invite;
+    get "/api/v1/relays" pairing::relays;
+    post "/api/v1/relays" pairing::join_relay;
+    delete "/api/v1/relays/{key}" pairing::leave_relay;
+    get "/api/v1/studios" pairing::studios;
+    put "/api/v1/studios/{key}/admission" pairing::set_admission;
+    get "/api/v1/session" session;
+    post "/api/v1/login" log_in;
+    post "/api/v1/logout" log_out;
 }
 
 pub(super) fn router(context: Arc<Context>) -> Router {
@@ -100,6 +109,48 @@ pub(super) fn may_look(context: &Context, headers: &HeaderMap) -> Result<(), Api
     }
 }
 
+/// What a page that begins should ask for.
+async fn session(State(context): Shared, headers: HeaderMap) -> Json<SessionAnswer> {
+    let password = context.sessions.has_password();
+    Json(SessionAnswer { password, owner: has_token(&context.token, &headers) })
+}
+
+async fn log_in(
+    State(context): Shared,
+    peer: Option<Extension<Peer>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let NewSession { password } = json(body)?;
+    let from = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(peer)| peer.0);
+    match context.sessions.log_in(&password, from, Instant::now()) {
+        Login::Open(cookie) => {
+            Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+        }
+        Login::Wrong => {
+            tracing::warn!(%from, "a wrong password at the dashboard");
+            Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "that is not the password",
+                "it is http_password in this node's configuration",
+            ))
+        }
+        Login::Later => Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many wrong passwords came from there",
+            "wait some seconds, or use the token of run.json",
+        )),
+        Login::Never => Err(ApiError::not_found(
+            "nobody logs in here with a password",
+            "use the token of run.json, or set http_password in this node's configuration",
+        )),
+    }
+}
+
+async fn log_out(State(context): Shared, headers: HeaderMap) -> Response {
+    let gone = context.sessions.log_out(&headers);
+    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response()
+}
+
 async fn show_metrics(State(context): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
     may_look(&context, &headers)?;
     let text = metrics::text(&context.node.status().masked());
@@ -137,8 +188,8 @@ async fn add_feed(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<FeedInfo>), ApiError> {
     let added = with_node(context, &headers, |node| {
-        let NewFeed { name } = json(body)?;
-        node.add_feed(&name)
+        let NewFeed { name, valid } = json(body)?;
+        node.add_feed(&name, valid.until(SystemTime::now())?)
     });
     Ok((StatusCode::CREATED, Json(added.await?)))
 }
@@ -149,6 +200,32 @@ async fn rotate_feed(
     Path(name): Path<String>,
 ) -> Result<Json<FeedInfo>, ApiError> {
     with_node(context, &headers, move |node| node.rotate_feed(&name)).await.map(Json)
+}
+
+async fn set_validity(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let valid: SetValidity = json(body)?;
+        node.set_until(&name, valid.until(SystemTime::now())?)
+    });
+    set.await.map(Json)
+}
+
+async fn set_paused(
+    context: Shared,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<FeedInfo>, ApiError> {
+    let set = with_node(context, &headers, move |node| {
+        let SetAuth { on } = json(body)?;
+        node.set_paused(&name, on)
+    });
+    set.await.map(Json)
 }
 
 async fn set_auth(
@@ -206,27 +283,8 @@ async fn remove_feed(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn create_invite(
-    context: Shared,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<(StatusCode, Json<NewInviteAnswer>), ApiError> {
-    let created = with_node(context, &headers, |node| {
-        let NewInvite { uses, expires_s } = json(body)?;
-        let expires = expires_s.map_or(INVITE_EXPIRES, Duration::from_secs);
-        if uses == Some(0) || expires.is_zero() || expires > INVITE_MAX {
-            return Err(ApiError::invalid(
-                "an invite is for at least one studio, and for at most a year",
-                r#"send for example {"uses": 1, "expires_s": 86400}"#,
-            ));
-        }
-        node.create_invite(uses, expires)
-    });
-    Ok((StatusCode::CREATED, Json(NewInviteAnswer { join_link: created.await? })))
-}
-
 /// Asks for the token, then calls the node where waiting for the disk stops nobody.
-async fn with_node<T: Send + 'static>(
+pub(super) async fn with_node<T: Send + 'static>(
     State(context): Shared,
     headers: &HeaderMap,
     call: impl FnOnce(&dyn Node) -> Result<T, ApiError> + Send + 'static,
@@ -238,7 +296,9 @@ async fn with_node<T: Send + 'static>(
     called.unwrap_or_else(|_| Err(ApiError::failed("the node failed to answer", "see its log")))
 }
 
-fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+pub(super) fn json<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, ApiError> {
     let body = body.map_err(|rejection| {
         ApiError::new(rejection.status(), "the request's body cannot be read", "send less")
     })?;
@@ -248,19 +308,67 @@ fn json<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, A
     })
 }
 
+/// The answer of `GET /api/v1/session`.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct SessionAnswer {
+    /// Whether one can log in with a password.
+    password: bool,
+    /// Whether this request may see keys and change something.
+    owner: bool,
+}
+
+/// The body of `POST /api/v1/login`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSession {
+    password: String,
+}
+
 /// The body of `POST /api/v1/feeds`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewFeed {
     /// The feed's name.
     pub name: String,
+    /// Until when its key is good.
+    #[serde(default)]
+    pub valid: SetValidity,
 }
 
-/// The body of `PUT /api/v1/feeds/NAME/auth`.
+/// The body of `PUT /api/v1/feeds/NAME/validity`; without either, the key is good for ever.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SetValidity {
+    /// Until when the key is good, in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_s: Option<u64>,
+    /// For how many seconds it is, by the studio's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<u64>,
+}
+
+impl SetValidity {
+    fn until(self, now: SystemTime) -> Result<Option<When>, ApiError> {
+        let until = match (self.until_s, self.for_s) {
+            (None, None) => return Ok(None),
+            (Some(until_s), None) => When::from_unix(until_s),
+            (None, Some(for_s)) => When::after(now, Duration::from_secs(for_s)),
+            (Some(_), Some(_)) => None,
+        };
+        until.map(Some).ok_or_else(|| {
+            ApiError::invalid(
+                "a key is good until a time before the year 10000, or for a while",
+                r#"send for example {"for_s": 7200}, {"until_s": 1800000000}, or {} for ever"#,
+            )
+        })
+    }
+}
+
+/// The body of `PUT /api/v1/feeds/NAME/auth`, and of `.../pause`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetAuth {
-    /// Whether the feed has a user and a password.
+    /// Whether the feed has a user and a password; or whether its key is paused.
     pub on: bool,
 }
 
@@ -298,25 +406,6 @@ impl FeedChange {
 /// Tells `null` from what is absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
-}
-
-/// The body of `POST /api/v1/invites`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewInvite {
-    /// For how many studios; without it, any number.
-    #[serde(default)]
-    pub uses: Option<u32>,
-    /// For how many seconds; without it, a day.
-    #[serde(default)]
-    pub expires_s: Option<u64>,
-}
-
-/// The answer to it.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct NewInviteAnswer {
-    /// The link in clear.
-    pub join_link: String,
 }
 
 /// An error as the API answers it: `{"error": "...", "hint": "..."}`.
@@ -366,10 +455,16 @@ impl ApiError {
         Self::new(StatusCode::MISDIRECTED_REQUEST, "feeds belong to the studio", hint)
     }
 
-    /// A studio's answer to everything about invites (421).
+    /// A studio's answer to everything about studios and invites (421).
     pub fn invites_belong_to_the_relay() -> Self {
-        let hint = "ask the relay: run `firstmile invite` there";
-        Self::new(StatusCode::MISDIRECTED_REQUEST, "invites belong to the relay", hint)
+        let hint = "ask the relay: run `firstmile invite` or `firstmile studios` there";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "studios and invites belong to the relay", hint)
+    }
+
+    /// A relay's answer to everything about relays (421).
+    pub fn relays_belong_to_the_studio() -> Self {
+        let hint = "ask the studio: a relay joins nobody";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "relays are joined by the studio", hint)
     }
 
     pub(super) fn forbidden(error: &str, hint: &str) -> Self {
@@ -404,6 +499,7 @@ impl From<FeedError> for ApiError {
         let status = match error {
             FeedError::Exists(_) => StatusCode::CONFLICT,
             FeedError::Unknown { .. } => StatusCode::NOT_FOUND,
+            FeedError::Past(_) => StatusCode::BAD_REQUEST,
             FeedError::Store(error) => return error.into(),
         };
         Self::new(status, &error.to_string(), &error.hint())

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::api::ApiError;
 use super::{Context, measure};
 use crate::join::parse_host;
+use crate::platform;
 use crate::secret::Token;
 
 /// How long a request may take from its head to the head of its answer, a trickling body included.
@@ -33,6 +34,16 @@ impl AllowedHosts {
         let names = ["localhost"].into_iter().chain(public_host);
         let names = names.filter_map(parse_host).collect();
         Self { names, bound: bound.ip().to_canonical() }
+    }
+
+    /// The same, and where others are let in the name that this machine has on its LAN.
+    pub fn and_this_machine(mut self) -> Self {
+        if !self.bound.is_loopback() {
+            let name = platform::hostname();
+            let names = name.iter().flat_map(|name| [name.clone(), format!("{name}.local")]);
+            self.names.extend(names.filter_map(|name| parse_host(&name)));
+        }
+        self
     }
 
     /// Whether a Host header is one of ours. Its port is free: tunnels change it.
@@ -66,10 +77,18 @@ fn host_of(authority: &str) -> Option<String> {
 /// Refuses foreign names and origins before anything else sees the request.
 pub(super) async fn guard(
     State(context): State<Arc<Context>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let checked = check(&context.hosts, request.method(), request.headers());
+    // From here on, a page that has logged in is as good as one that has the token.
+    let is_alone = !request.headers().contains_key(header::AUTHORIZATION);
+    let now = Instant::now();
+    if is_alone && context.sessions.has(request.method(), request.headers(), now) {
+        let bearer = format!("Bearer {}", context.token.expose());
+        let bearer = bearer.parse().expect("a token is fit for a header");
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+    }
     let path = request.uri().path();
     let is_measuring = context.meter.is_some() && measure::is_open(path);
     let is_open = !context.public || path == "/healthz" || is_measuring;
@@ -105,20 +124,26 @@ fn check(hosts: &AllowedHosts, method: &Method, headers: &HeaderMap) -> Result<(
     if !hosts.allows(host) {
         return Err(ApiError::forbidden(
             "this node does not go by that name",
-            "open it as 127.0.0.1 or localhost, or set public_host to the name that you use",
+            "open it by its address, or on the machine itself as localhost; a relay also goes by its \
+             public_host",
         ));
     }
     let safe = matches!(*method, Method::GET | Method::HEAD);
-    if let (false, Some(origin)) = (safe, text(header::ORIGIN)) {
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        if authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host)) {
-            return Err(ApiError::forbidden(
-                "another site's page may not change anything here",
-                "use the node's own dashboard, or the command line",
-            ));
-        }
+    if !safe && is_own_origin(headers) == Some(false) {
+        return Err(ApiError::forbidden(
+            "another site's page may not change anything here",
+            "use the node's own dashboard, or the command line",
+        ));
     }
     Ok(())
+}
+
+/// Whether the page that asks is one of ours; `None` if the browser, or what is none, does not say.
+pub(super) fn is_own_origin(headers: &HeaderMap) -> Option<bool> {
+    let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    Some(authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)))
 }
 
 /// Whether the request shows the token.
@@ -172,6 +197,17 @@ mod tests {
         let hosts = AllowedHosts::new("[::]:8935".parse().unwrap(), None);
         assert!(hosts.allows("10.0.0.1:8935"));
         assert!(!hosts.allows("evil.example:8935"));
+    }
+
+    #[test]
+    fn the_name_on_the_lan_is_good_where_the_lan_is_let_in() {
+        let Some(name) = platform::hostname().and_then(|name| parse_host(&name)) else { return };
+        let hosts =
+            |bound: &str| AllowedHosts::new(bound.parse().unwrap(), None).and_this_machine();
+        assert!(hosts("[::]:8935").allows(&format!("{name}:8935")));
+        assert!(hosts("10.0.0.2:8935").allows(&format!("{name}.local")));
+        assert!(!hosts("10.0.0.2:8935").allows(&format!("{name}.evil.example")));
+        assert_eq!(hosts("127.0.0.1:8935").allows(&name), name == "localhost");
     }
 
     #[test]

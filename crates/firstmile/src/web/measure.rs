@@ -14,9 +14,9 @@ use axum::{Extension, Json, Router};
 use http_body_util::BodyExt;
 use serde::Serialize;
 
-use super::Context;
 use super::api::ApiError;
 use super::pages::{self, POLICY};
+use super::{Context, Peer};
 use crate::config::Measure;
 use crate::guests::network_of;
 use crate::rate::Bucket;
@@ -37,10 +37,6 @@ pub(super) const FILES: [(&str, &str, &str); 3] = [
     ("/measure/page.css", pages::CSS, include_str!("ui/measure.css")),
     ("/measure/page.js", pages::SCRIPT, include_str!("ui/measure.js")),
 ];
-
-/// The address that a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
 
 /// Counts what is sent to the page.
 #[derive(Debug)]

@@ -7,16 +7,20 @@ mod measure;
 mod metrics;
 mod openapi;
 mod pages;
+mod pairing;
 mod patience;
 mod qr;
+mod sessions;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::{Extension, Router};
+use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,16 +28,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-pub use api::{
-    ApiError, ErrorBody, FeedChange, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording,
-};
+pub use api::{ApiError, ErrorBody, FeedChange, NewFeed, SetAuth, SetRecording, SetValidity};
 pub use auth::AllowedHosts;
+pub use pairing::{NewInvite, NewInviteAnswer, NewRelay};
 
 use crate::config::Measure;
 use crate::events::Events;
-use crate::secret::Token;
-use crate::status::{FeedInfo, RecordingInfo, Status};
+use crate::secret::{Password, Token};
+use crate::status::{FeedInfo, InviteInfo, RecordingInfo, RelayInfo, Status, StudioInfo};
+use crate::when::When;
 use patience::Patience;
+use sessions::Sessions;
 
 /// Most connections at one time: browsers open six each, and each costs a task.
 const MAX_CONNECTIONS: usize = 128;
@@ -67,8 +72,16 @@ pub trait Node: Send + Sync + 'static {
     fn events(&self) -> &Events;
     /// All feeds with keys in clear.
     fn feeds(&self) -> Result<Vec<FeedInfo>, ApiError>;
-    /// Makes a feed, effective at once.
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
+    /// Makes a feed, effective at once, with a key that is good until then (`None`: for ever).
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError>;
+    /// Says until when a feed's key is good; an encoder that is on air stays.
+    fn set_until(&self, _name: &str, _until: Option<When>) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Makes a feed's key worth nothing and closes what came with it, or good again.
+    fn set_paused(&self, _name: &str, _paused: bool) -> Result<FeedInfo, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
     /// Gives a feed a new key and closes what came with the old one.
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError>;
     /// Gives a feed a user and a password, or takes them away and closes what came with them.
@@ -81,14 +94,45 @@ pub trait Node: Send + Sync + 'static {
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
     /// Forgets a feed and closes its encoder and players.
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
+    /// A studio's relays.
+    fn relays(&self) -> Result<Vec<RelayInfo>, ApiError> {
+        Err(ApiError::relays_belong_to_the_studio())
+    }
+    /// Joins a relay by its link, at once.
+    fn join_relay(&self, _link: &str) -> Result<RelayInfo, ApiError> {
+        Err(ApiError::relays_belong_to_the_studio())
+    }
+    /// Leaves the relay of this key.
+    fn leave_relay(&self, _key: &str) -> Result<(), ApiError> {
+        Err(ApiError::relays_belong_to_the_studio())
+    }
+    /// A relay's studios.
+    fn studios(&self) -> Result<Vec<StudioInfo>, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
+    /// Cuts the studio of this key off, or lets it in again.
+    fn set_admission(&self, _key: &str, _on: bool) -> Result<StudioInfo, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
+    /// A relay's invites that still admit somebody.
+    fn invites(&self) -> Result<Vec<InviteInfo>, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
+    /// Makes an invite worth nothing.
+    fn revoke_invite(&self, _id: &str) -> Result<(), ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
     /// Makes a join link for `uses` studios (`None`: any number).
-    fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError>;
+    fn create_invite(&self, _uses: Option<u32>, _expires: Duration) -> Result<String, ApiError> {
+        Err(ApiError::invites_belong_to_the_relay())
+    }
 }
 
 /// What every request needs.
 struct Context {
     node: Arc<dyn Node>,
     token: Token,
+    sessions: Sessions,
     hosts: AllowedHosts,
     /// Reading needs the token as well where other machines reach the listener.
     private: bool,
@@ -107,7 +151,10 @@ pub struct Public {
 impl Public {
     /// The API of this node.
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
-        let context = Context { node, token, hosts, private: true, public: true, meter: None };
+        // People log in where the owner has opened the dashboard, not on the encoders' door.
+        let sessions = Sessions::new(None, Instant::now());
+        let (private, public) = (true, true);
+        let context = Context { node, token, sessions, hosts, private, public, meter: None };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -119,7 +166,9 @@ impl Public {
         (bounds, host, region): (Measure, &str, Option<&str>),
     ) -> Self {
         let meter = Some(measure::Meter::new(bounds, host, region));
-        let context = Context { node, token, hosts, private: true, public: true, meter };
+        let sessions = Sessions::new(None, Instant::now());
+        let (private, public) = (true, true);
+        let context = Context { node, token, sessions, hosts, private, public, meter };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -129,11 +178,10 @@ impl Public {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let app = self.app.clone().layer(Extension(measure::Peer(peer.ip())));
         let stop = async {
             let _ = tokio::time::timeout(PUBLIC_LIFE, shutdown).await;
         };
-        let served = connection(stream, app, PUBLIC_HEAD_TIMEOUT, stop);
+        let served = connection(stream, self.app.clone(), peer.ip(), PUBLIC_HEAD_TIMEOUT, stop);
         // One that does not read its answer has some seconds after the end.
         match tokio::time::timeout(PUBLIC_LIFE + DRAIN, served).await {
             Ok(Ok(())) => {}
@@ -170,13 +218,14 @@ pub fn dashboard_text(http: SocketAddr, token: &Token, is_terminal: bool) -> Str
 pub async fn serve(
     listener: TcpListener,
     node: Arc<dyn Node>,
-    token: Token,
+    (token, password): (Token, Option<Password>),
     hosts: AllowedHosts,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
-    let context = Context { node, token, hosts, private, public: false, meter: None };
+    let sessions = Sessions::new(password, Instant::now());
+    let context = Context { node, token, sessions, hosts, private, public: false, meter: None };
     let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());
@@ -197,7 +246,7 @@ pub async fn serve(
             let stop = async move {
                 let _ = stopped.changed().await;
             };
-            if let Err(error) = connection(stream, app, HEAD_TIMEOUT, stop).await {
+            if let Err(error) = connection(stream, app, peer.ip(), HEAD_TIMEOUT, stop).await {
                 tracing::debug!(%peer, %error, "http connection closed");
             }
             drop(seat);
@@ -225,10 +274,15 @@ async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> Option<Accept
     }
 }
 
+/// Who a request comes from.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
 /// One connection's requests, until it closes or the node stops.
 async fn connection<S>(
     stream: S,
     app: Router,
+    peer: IpAddr,
     patience: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), hyper::Error>
@@ -237,8 +291,13 @@ where
 {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        app.call(request)
+    });
     let stream = TokioIo::new(Patience::new(stream, WRITE_TIMEOUT));
-    let served = server.serve_connection(stream, TowerToHyperService::new(app));
+    let served = server.serve_connection(stream, service);
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return ended,

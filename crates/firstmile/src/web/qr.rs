@@ -43,10 +43,18 @@ enum Form {
 ///
 /// The feed has no such place, or none with TLS.
 pub(super) fn draw(feed: &FeedInfo, wanted: Wanted) -> Result<String, ApiError> {
-    let text = text(feed, wanted)?;
+    picture(&text(feed, wanted)?)
+}
+
+/// Any text as an SVG picture.
+///
+/// # Errors
+///
+/// It is too long.
+pub(super) fn picture(text: &str) -> Result<String, ApiError> {
     // A quarter of the picture may be unreadable: phones read it from a screen, at an angle.
-    let code = QrCode::with_error_correction_level(&text, EcLevel::M).map_err(|_| {
-        ApiError::failed("the address is too long for a QR code", "type Server and Stream key")
+    let code = QrCode::with_error_correction_level(text, EcLevel::M).map_err(|_| {
+        ApiError::failed("the address is too long for a QR code", "copy it instead")
     })?;
     Ok(code.render::<svg::Color<'_>>().min_dimensions(320, 320).build())
 }
@@ -122,6 +130,7 @@ mod tests {
             play: None,
             recorded: false,
             timing: PlayTiming::default(),
+            validity: crate::status::Validity::default(),
         }
     }
 

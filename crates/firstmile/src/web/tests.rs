@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -34,8 +34,9 @@ fn info(feed: &StoredFeed) -> FeedInfo {
     let publish = publish(&feed.key());
     let auth = feed.auth.as_ref().map(|login| Auth::new(&publish[0].server, login));
     let recorded = feed.recorded.is_some();
-    let timing = feed.timing;
-    FeedInfo { name: feed.name.to_string(), publish, auth, play: None, recorded, timing }
+    let (timing, validity) = (feed.timing, feed.validity(SystemTime::now()));
+    let name = feed.name.to_string();
+    FeedInfo { name, publish, auth, play: None, recorded, timing, validity }
 }
 
 impl Node for FakeNode {
@@ -60,9 +61,19 @@ impl Node for FakeNode {
         Ok(self.feeds.lock().unwrap().list().iter().map(info).collect())
     }
 
-    fn add_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
+    fn add_feed(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
         let name: FeedName = name.parse()?;
-        Ok(info(&self.feeds.lock().unwrap().add(&name)?))
+        Ok(info(&self.feeds.lock().unwrap().add(&name, until)?))
+    }
+
+    fn set_until(&self, name: &str, until: Option<When>) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_until(&name, until)?))
+    }
+
+    fn set_paused(&self, name: &str, paused: bool) -> Result<FeedInfo, ApiError> {
+        let name: FeedName = name.parse()?;
+        Ok(info(&self.feeds.lock().unwrap().set_paused(&name, paused)?))
     }
 
     fn rotate_feed(&self, name: &str) -> Result<FeedInfo, ApiError> {
@@ -96,10 +107,6 @@ impl Node for FakeNode {
         self.feeds.lock().unwrap().remove(&name)?;
         Ok(())
     }
-
-    fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
-        Err(ApiError::invites_belong_to_the_relay())
-    }
 }
 
 /// A served node; dropping it stops the server.
@@ -125,6 +132,11 @@ impl Answer {
 }
 
 async fn served_at(bind: &str) -> Served {
+    served_with(bind, None).await
+}
+
+async fn served_with(bind: &str, password: Option<&str>) -> Served {
+    let password = password.map(|text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(dir.path()).unwrap();
     let feeds = Feeds::load(&data).unwrap();
@@ -136,7 +148,7 @@ async fn served_at(bind: &str) -> Served {
     let token = Token::random();
     let hosts = AllowedHosts::new(address, Some("studio.example"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = serve(listener, node, token.clone(), hosts, async {
+    let serving = serve(listener, node, (token.clone(), password), hosts, async {
         let _ = stopped.await;
     });
     tokio::spawn(serving);
@@ -206,11 +218,20 @@ async fn what_changes_something_needs_the_token() {
         ("GET", "/api/v1/feeds/camera/qr?form=larix"),
         ("POST", "/api/v1/feeds/camera/rotate"),
         ("PUT", "/api/v1/feeds/camera/auth"),
+        ("PUT", "/api/v1/feeds/camera/validity"),
+        ("PUT", "/api/v1/feeds/camera/pause"),
         ("PUT", "/api/v1/feeds/camera/recording"),
         ("PATCH", "/api/v1/feeds/camera"),
         ("GET", "/api/v1/recordings"),
         ("DELETE", "/api/v1/feeds/camera"),
         ("POST", "/api/v1/invites"),
+        ("GET", "/api/v1/invites"),
+        ("DELETE", "/api/v1/invites/0000000000"),
+        ("GET", "/api/v1/studios"),
+        ("PUT", "/api/v1/studios/x/admission"),
+        ("GET", "/api/v1/relays"),
+        ("POST", "/api/v1/relays"),
+        ("DELETE", "/api/v1/relays/x"),
     ] {
         let answer = node.ask(method, path, &[], body).await;
         assert_eq!(answer.status, 401, "{method} {path}");
@@ -257,6 +278,40 @@ async fn players_get_a_delay_and_lose_it() {
     }
     let none = node.call("PATCH", "/api/v1/feeds/roof", r#"{"play_delay_ms":1}"#).await;
     assert_eq!(none.status, 404);
+}
+
+#[tokio::test]
+async fn a_key_is_limited_and_paused() {
+    let node = served().await;
+    let path = "/api/v1/feeds/camera/validity";
+    let now = crate::store::unix_seconds(SystemTime::now());
+    let until = |answer: Answer| answer.json()["validity"]["until_s"].as_u64();
+    let for_an_hour = until(node.call("PUT", path, r#"{"for_s":3600}"#).await).unwrap();
+    assert!((now + 3_600..now + 3_660).contains(&for_an_hour));
+    let at = json!({ "until_s": now + 60 }).to_string();
+    assert_eq!(until(node.call("PUT", path, &at).await), Some(now + 60));
+    assert_eq!(until(node.call("PUT", path, "{}").await), None);
+    for wrong in [
+        r#"{"for_s":0}"#,
+        r#"{"until_s":5}"#,
+        r#"{"for_s":1,"until_s":4000000000}"#,
+        r#"{"for_s":18446744073709551615}"#,
+        r#"{"until_s":18446744073709551615}"#,
+        r#"{"until":4000000000}"#,
+    ] {
+        assert_eq!(node.call("PUT", path, wrong).await.status, 400, "{wrong}");
+    }
+    assert_eq!(node.call("PUT", "/api/v1/feeds/none/validity", "{}").await.status, 404);
+    let body = r#"{"name":"roof","valid":{"for_s":60}}"#;
+    assert!(until(node.call("POST", "/api/v1/feeds", body).await).is_some());
+    for on in [true, false] {
+        let path = "/api/v1/feeds/camera/pause";
+        let answer = node.call("PUT", path, &format!(r#"{{"on":{on}}}"#)).await;
+        assert_eq!(
+            (answer.status, &answer.json()["validity"]["paused"]),
+            (StatusCode::OK, &json!(on))
+        );
+    }
 }
 
 #[tokio::test]
@@ -377,6 +432,74 @@ async fn a_code_is_drawn_for_the_token_and_never_stored() {
     assert_eq!(node.call("GET", "/api/v1/feeds/roof/qr", "").await.status, 404);
 }
 
+#[tokio::test]
+async fn one_logs_in_with_the_password_and_out_again() {
+    let node = served_with("0.0.0.0:0", Some("a good password")).await;
+    let host = format!("127.0.0.1:{}", node.address.port());
+    let origin = format!("http://{host}");
+    let session = node.ask("GET", "/api/v1/session", &[], "").await.json();
+    assert_eq!(session, json!({ "password": true, "owner": false }));
+    assert_eq!(node.ask("GET", "/api/v1/status", &[], "").await.status, 401);
+
+    let own = [("origin", origin.as_str())];
+    let wrong = node.ask("POST", "/api/v1/login", &own, r#"{"password":"a bad one"}"#).await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.head.headers().get("set-cookie").is_none());
+    let right = r#"{"password":"a good password"}"#;
+    let foreign = [("origin", "http://evil.example")];
+    assert_eq!(node.ask("POST", "/api/v1/login", &foreign, right).await.status, 403);
+    let answer = node.ask("POST", "/api/v1/login", &own, right).await;
+    assert_eq!(answer.status, 204);
+    let cookie = answer.head.headers()["set-cookie"].to_str().unwrap().to_owned();
+    for word in ["HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=86400"] {
+        assert!(cookie.contains(word), "{cookie}");
+    }
+    let cookie = cookie.split(';').next().unwrap();
+
+    let own = [("cookie", cookie), ("origin", origin.as_str())];
+    let status = node.ask("GET", "/api/v1/status", &own[..1], "").await;
+    assert_eq!(status.status, 200);
+    assert!(status.text.contains(&node.secret), "its owner sees keys");
+    assert_eq!(node.ask("POST", "/api/v1/feeds/camera/rotate", &own, "").await.status, 200);
+    let unsaid = node.ask("POST", "/api/v1/feeds/camera/rotate", &own[..1], "").await;
+    assert_eq!(unsaid.status, 401, "a browser says which page asks");
+    for origin in ["http://evil.example", "http://127.0.0.1:1", "null"] {
+        let headers = [("cookie", cookie), ("origin", origin)];
+        let answer = node.ask("POST", "/api/v1/feeds/camera/rotate", &headers, "").await;
+        assert_eq!(answer.status, 403, "{origin}");
+        assert_eq!(node.ask("GET", "/api/v1/feeds", &headers, "").await.status, 401, "{origin}");
+    }
+    let bad_token = [own[0], own[1], ("authorization", "Bearer 0123456789abcdef")];
+    assert_eq!(node.ask("GET", "/api/v1/feeds", &bad_token, "").await.status, 401);
+    assert_eq!(
+        node.call("GET", "/api/v1/feeds", "").await.status,
+        200,
+        "the token works as before"
+    );
+
+    let out = node.ask("POST", "/api/v1/logout", &own, "").await;
+    assert!(out.head.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    assert_eq!(node.ask("GET", "/api/v1/status", &own, "").await.status, 401);
+}
+
+#[tokio::test]
+async fn guessing_the_password_ends_soon() {
+    let node = served_with("127.0.0.1:0", Some("a good password")).await;
+    let mut answers = Vec::new();
+    for n in 0..12 {
+        let body = format!(r#"{{"password":"guess number {n}"}}"#);
+        answers.push(node.ask("POST", "/api/v1/login", &[], &body).await.status.as_u16());
+    }
+    assert_eq!(answers[..10], [401; 10]);
+    assert!(answers[10..].contains(&429), "{answers:?}");
+    assert_eq!(node.call("GET", "/api/v1/feeds", "").await.status, 200, "the token works");
+    let without = served().await;
+    let answer = without.ask("POST", "/api/v1/login", &[], r#"{"password":""}"#).await;
+    assert_eq!(answer.status, 404);
+    let cookie = [("cookie", "firstmile-session=0123456789ABCDEFGHJKMNPQRS")];
+    assert_eq!(without.ask("GET", "/api/v1/feeds", &cookie, "").await.status, 401);
+}
+
 #[test]
 fn the_token_is_shown_to_a_terminal_only() {
     let token: Token = "0123456789abcdef".parse().unwrap();
@@ -477,7 +600,7 @@ async fn stops_when_told() {
     };
     let hosts = AllowedHosts::new(address, None);
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(serve(listener, node, Token::random(), hosts, async {
+    let serving = tokio::spawn(serve(listener, node, (Token::random(), None), hosts, async {
         let _ = stopped.await;
     }));
     // An idle connection does not hold the node up.
@@ -528,7 +651,7 @@ async fn events_are_listed_and_exported() {
 
 /// An open stream of events.
 struct Following {
-    body: hyper::body::Incoming,
+    body: Incoming,
     text: String,
 }
 

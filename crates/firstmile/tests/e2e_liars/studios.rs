@@ -106,7 +106,7 @@ impl House {
     }
 
     fn feed(&self, name: &str) -> FeedKey {
-        FeedKey { name: name.into(), hash: self.secret.key_hash().0 }
+        FeedKey { name: name.into(), hash: self.secret.key_hash().0, left: None }
     }
 
     /// An encoder of the liar's.
@@ -204,7 +204,8 @@ fn what_is_said_to_a_studio_that_never_reads() {
     let house = House::new();
     run(async {
         let (link, mut control) = house.call(&house.liar).await.unwrap();
-        let useless = |n: u8| FeedKey { name: format!("NO {}", "X".repeat(50)), hash: [n; 32] };
+        let useless =
+            |n: u8| FeedKey { name: format!("NO {}", "X".repeat(50)), hash: [n; 32], left: None };
         let list: Vec<_> = (0..=255).map(useless).collect();
         // Below the rate at which its messages are too many, and so slowly that little waits until
         // the relay can write no more.

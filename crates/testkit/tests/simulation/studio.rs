@@ -206,7 +206,8 @@ impl Studio {
         let message = match event {
             Event::Open(_) => {
                 link.opened = Some(around.ms);
-                let key = |name: &&str| FeedKey { name: (*name).to_owned(), hash: [0; 32] };
+                let key =
+                    |name: &&str| FeedKey { name: (*name).to_owned(), hash: [0; 32], left: None };
                 link.session.send(&Message::Feeds(FEEDS.iter().map(key).collect()));
                 link.session.send(&Message::Logins(Vec::new()));
                 self.incoming.retain(Incoming::is_wanted);

@@ -56,10 +56,33 @@ const MAX_CLOSED: usize = 64;
 /// What a relay is told of the studio's feeds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedList {
-    /// Their names and their keys' hashes.
-    pub keys: Vec<FeedKey>,
+    /// Their names, their keys' hashes, and until when those are good.
+    pub keys: Vec<ListedKey>,
     /// The users who may publish them with a password.
     pub logins: Vec<Login>,
+}
+
+/// A feed of a [`FeedList`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedKey {
+    /// Its name.
+    pub name: String,
+    /// Its key's hash.
+    pub hash: [u8; 32],
+    /// Until when the key is good; `None`: for ever.
+    pub until: Option<SystemTime>,
+}
+
+impl FeedList {
+    /// The keys as a relay is told of them at this time.
+    fn keys_at(&self, now: SystemTime) -> Vec<FeedKey> {
+        let key = |ListedKey { name, hash, until }: &ListedKey| FeedKey {
+            name: name.clone(),
+            hash: *hash,
+            left: until.map(|until| until.duration_since(now).unwrap_or_default()),
+        };
+        self.keys.iter().map(key).collect()
+    }
 }
 
 /// What a relay's feeds need of the studio.
@@ -68,6 +91,10 @@ pub trait Feeds: Send + Sync {
     fn feed(&self, name: &str) -> Option<Feed>;
     /// The feeds as they are, and how to wait for a change.
     fn list(&self) -> watch::Receiver<Arc<FeedList>>;
+    /// Whether a feed's key let encoders in at this time.
+    fn admits(&self, _name: &str, _at: SystemTime) -> bool {
+        true
+    }
     /// How late a feed may come before the relay skips; `None` if that is the relay's choice.
     fn budget(&self, name: &str) -> Option<Duration>;
     /// The way into the feed's recording; `None` while it is not recorded.
@@ -177,9 +204,11 @@ impl Inbox {
             tokio::select! {
                 changed = list.changed() => {
                     changed?;
-                    let FeedList { keys, logins } = list.borrow_and_update().as_ref().clone();
+                    let list = list.borrow_and_update().clone();
+                    // How long a key is good is counted from when it is said.
+                    let keys = list.keys_at(SystemTime::now());
                     control.session.send(&Message::Feeds(keys));
-                    control.session.send(&Message::Logins(logins));
+                    control.session.send(&Message::Logins(list.logins.clone()));
                     if std::mem::take(&mut is_first) {
                         // After the feeds, so that the relay knows what is asked for.
                         for message in self.resume(feeds, &mut next_subscription) {
@@ -308,9 +337,13 @@ impl Inbox {
             }
             return Ok(Some(close(publication, "it comes from elsewhere")));
         }
+        let started = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        if !feeds.admits(&name, started) {
+            // The relay is too old to know until when keys are good, or does not care.
+            return Ok(Some(close(publication, "the stream key is not valid")));
+        }
         let subscription = take_next(next_subscription);
         let budget = feeds.budget(&name);
-        let started = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut incoming = Incoming::new(name, feed, publication, started, subscription);
         incoming.record(recorder, self.lock_missing().source());
         let message = incoming.subscribe(subscription, budget);
@@ -504,6 +537,57 @@ mod tests {
     const B: PublicationId = PublicationId([2; 16]);
 
     struct OneFeed(Feed);
+
+    #[test]
+    fn a_relay_is_told_how_long_keys_are_good() {
+        let now = SystemTime::now();
+        let key = |until| ListedKey { name: "camera".into(), hash: [1; 32], until };
+        let minute = Duration::from_secs(60);
+        let keys = vec![key(None), key(Some(now + minute)), key(Some(now - minute))];
+        let list = FeedList { keys, logins: Vec::new() };
+        let left: Vec<_> = list.keys_at(now).into_iter().map(|key| key.left).collect();
+        assert_eq!(left, [None, Some(minute), Some(Duration::ZERO)]);
+    }
+
+    struct Expired(OneFeed, SystemTime);
+
+    impl Feeds for Expired {
+        fn feed(&self, name: &str) -> Option<Feed> {
+            self.0.feed(name)
+        }
+
+        fn list(&self) -> watch::Receiver<Arc<FeedList>> {
+            self.0.list()
+        }
+
+        fn admits(&self, _: &str, at: SystemTime) -> bool {
+            at < self.1
+        }
+
+        fn budget(&self, _: &str) -> Option<Duration> {
+            None
+        }
+
+        fn recorder(&self, _: &str) -> Option<FeedRecorder> {
+            None
+        }
+
+        fn refused(&self, _: &str, _: &str) {}
+    }
+
+    #[test]
+    fn what_began_after_its_keys_end_is_closed_and_what_began_before_is_not() {
+        let minute = Duration::from_secs(60);
+        let (inbox, feeds) = inbox();
+        let feeds = Expired(feeds, SystemTime::now() - minute);
+        for (publication, age, is_good) in [(A, minute / 2, false), (B, 2 * minute, true)] {
+            let announce = Announce { feed: "camera".into(), publication, age };
+            let answer = inbox.message(Message::Announce(announce), &feeds, &mut 0).unwrap();
+            let subscribes = matches!(answer, Some(Message::Subscribe(_)));
+            let closes = matches!(&answer, Some(Message::Close(close)) if close.publication == A);
+            assert_eq!((subscribes, closes), (is_good, !is_good), "{answer:?}");
+        }
+    }
 
     impl Feeds for OneFeed {
         fn feed(&self, _: &str) -> Option<Feed> {

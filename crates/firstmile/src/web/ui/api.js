@@ -15,8 +15,46 @@ export function setToken(token) {
   else sessionStorage.removeItem(STORED);
 }
 
+// What the program says of this browser: whether there is a password, and whether it was given.
+let session = { password: false, owner: false };
+
+/** Whether this page may see keys and change something, as far as it knows. */
 export function hasToken() {
-  return sessionStorage.getItem(STORED) !== null;
+  return sessionStorage.getItem(STORED) !== null || session.owner;
+}
+
+export const hasPassword = () => session.password;
+/** Whether the program has said that this page is its owner's. */
+export const isOwner = () => session.owner;
+
+/** Forgets the token; says whether there was one. */
+export function dropToken() {
+  const had = sessionStorage.getItem(STORED) !== null;
+  setToken(null);
+  return had;
+}
+export const isLoggedIn = () => session.owner && sessionStorage.getItem(STORED) === null;
+
+/** Asks anew whether this browser has logged in. */
+export async function refresh() {
+  session = await (await ask("GET", "/api/v1/session")).json();
+}
+
+/** Whether the password was right; fails if it cannot be asked. */
+export async function logIn(password) {
+  try {
+    await ask("POST", "/api/v1/login", { password });
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    return false;
+  }
+  await refresh();
+  return true;
+}
+
+export async function logOut() {
+  await ask("POST", "/api/v1/logout");
+  await refresh();
 }
 
 async function ask(method, path, body, more = {}) {
@@ -41,14 +79,30 @@ async function ask(method, path, body, more = {}) {
 const feed = (name) => `/api/v1/feeds/${encodeURIComponent(name)}`;
 
 export const status = async () => (await ask("GET", "/api/v1/status")).json();
-/** Fails with 401 if the token is wrong, and with 421 at a relay. */
-export const check = () => ask("GET", "/api/v1/feeds");
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
+/** `{ until_s }`, `{ for_s }`, or neither for ever. */
+export const limit = (name, valid) => ask("PUT", `${feed(name)}/validity`, valid);
 /** `timing` has what is to be set of `play_delay_ms` and `play_max_delay_ms`; null: as for all feeds. */
 export const setTiming = (name, timing) => ask("PATCH", feed(name), timing);
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
+export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
+
+export const joinRelay = (link) => ask("POST", "/api/v1/relays", { link });
+export const leaveRelay = (key) => ask("DELETE", `/api/v1/relays/${encodeURIComponent(key)}`);
+export const admit = (key, on) => ask("PUT", `/api/v1/studios/${encodeURIComponent(key)}/admission`, { on });
+export const invite = async (body) => (await ask("POST", "/api/v1/invites", body)).json();
+export const revokeInvite = (id) => ask("DELETE", `/api/v1/invites/${encodeURIComponent(id)}`);
+
+const list = async (what) => (await ask("GET", `/api/v1/${what}`)).json();
+
+/** What only those see who may change it: relays, or studios and invites. */
+export async function lists(role) {
+  if (role !== "relay") return { relays: await list("relays") };
+  const [studios, invites] = await Promise.all([list("studios"), list("invites")]);
+  return { studios, invites };
+}
 
 const EVENTS = "/api/v1/events";
 

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { graph } from "./history.js";
+import { keyLine } from "./keys.js";
 import { setup } from "./setup.js";
 import { STATES, bytes, count, delayOf, kbpsOf, ms, placeOf, rate, span, stateOf, wayOf } from "./words.js";
 
@@ -25,6 +26,7 @@ export function card(feed, points, links, ui, act) {
       feed.recording?.on && h("p", { class: "rec" }, "● REC")),
     feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: problem.advice ? "problem advice" : "problem" },
       h("b", {}, problem.place), h("p", {}, problem.text), h("p", { class: "remedy" }, problem.remedy))),
+    keyLine(feed),
     figures(feed),
     way(feed, links),
     feed.publication && h("div", { key: "graphs", class: "graphs" },
@@ -119,6 +121,9 @@ function actions(feed, ui, act) {
     h("button", { class: "main", "aria-expanded": String(isOpen), onclick: () => act.open(isOpen ? null : feed.name) },
       isOpen ? "Close" : "Set up an encoder"),
     h("button", { onclick: () => act.run(() => act.api.record(feed.name, !on)) }, on ? "Stop recording" : "Record"),
+    feed.validity?.paused
+      ? h("button", { class: "main", onclick: () => act.run(() => act.api.pause(feed.name, false)) }, "Resume")
+      : armed(ui, act, `pause ${feed.name}`, "Pause", "Really? The encoder is cut", () => act.api.pause(feed.name, true)),
     armed(ui, act, `rotate ${feed.name}`, "New key", "Really? The encoder is cut", () => act.api.rotate(feed.name)),
     armed(ui, act, `remove ${feed.name}`, "Remove", "Really? Feed and key go", () => act.api.removeFeed(feed.name)));
 }

@@ -5,7 +5,7 @@ import { h, patch } from "./dom.js";
 import { eventLog, isFollowing, startEvents, stopEvents } from "./events.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
-import { linkList } from "./links.js";
+import { pairing } from "./pair.js";
 import { count, span, stateOf } from "./words.js";
 
 const EVERY_MS = 1000;
@@ -16,9 +16,10 @@ const ARMED_MS = 4000;
 const root = document.getElementById("app");
 let histories = new Map();
 let status = null;
+let lists = null;
 let lost = null;
 let notice = null;
-const ui = { open: null, place: 0, tls: true, encoder: "OBS", shown: false, qr: null, copied: null, armed: null, canChange: false };
+const ui = { open: null, place: 0, tls: true, encoder: "OBS", shown: false, qr: null, copied: null, armed: null, canChange: false, invite: null };
 
 const act = {
   api,
@@ -109,17 +110,18 @@ function page() {
     h("header", { key: "top", class: "top" },
       h("h1", {}, "firstmile ", h("small", {}, status.role)),
       h("p", { class: "sum" }, summary(status.feeds)),
-      h("p", { class: "quiet" }, `up ${span(status.uptime_s)} · version ${status.version}`)),
+      h("p", { class: "quiet" }, `up ${span(status.uptime_s)} · version ${status.version}`),
+      api.isLoggedIn() && h("button", { onclick: () => act.run(api.logOut) }, "Log out")),
     notices(),
     needsToken ? tokenForm("The token is wrong: the program may have been started anew.")
-      : !api.hasToken() && status.role !== "relay" && tokenForm("You can look. To see keys and change something, this page needs the token."),
+      : !api.hasToken() && tokenForm("You can look. To see keys and change something, this page needs the token."),
     h("main", { key: "wall", class: lost ? "wall stale" : "wall" },
       status.feeds.map((feed) => card(feed, histories.get(keyOf(feed)) ?? [], status.links, ui, act)),
       status.feeds.length === 0 && h("p", { key: "none", class: "quiet" },
         status.role === "relay" ? "No feeds: studios bring them." : "No feeds yet: add one.")),
     h("div", { key: "below", class: "below" },
       ui.canChange && addForm(),
-      linkList(status)),
+      pairing(status, lists, ui, act)),
     eventLog(draw, act.run),
   ].filter(Boolean);
 }
@@ -140,20 +142,31 @@ function notices() {
 }
 
 function tokenForm(why) {
+  const password = api.hasPassword();
   return h("form", { key: "token", class: "token", onsubmit: enterToken },
-    h("label", { for: "token" }, why),
-    h("p", { class: "quiet" }, "Open the address that the program printed at its start, or paste the token of run.json in its data directory."),
+    h("label", { for: "token" }, password ? why.replace("the token", "the password") : why),
+    h("p", { class: "quiet" }, password
+      ? "The password is http_password in the program's configuration; the token of run.json does as well."
+      : "Open the address that the program printed at its start, or paste the token of run.json in its data directory."),
     h("div", { class: "actions" },
-      h("input", { id: "token", name: "token", type: "password", autocomplete: "off", placeholder: "Token" }),
-      h("button", { class: "main" }, "Use it")));
+      h("input", { id: "token", name: "token", type: "password", autocomplete: password ? "current-password" : "off", placeholder: password ? "Password" : "Token" }),
+      h("button", { class: "main" }, password ? "Log in" : "Use it")));
 }
 
 async function enterToken(event) {
   event.preventDefault();
   const input = event.target.elements.token;
-  api.setToken(input.value);
+  const text = input.value;
   input.value = "";
-  await checkToken();
+  notice = null;
+  try {
+    if (!api.hasPassword() || !(await api.logIn(text))) {
+      api.setToken(text);
+      await checkToken();
+    }
+  } catch (error) {
+    notice = error.message;
+  }
   await poll();
 }
 
@@ -161,11 +174,17 @@ async function enterToken(event) {
 async function checkToken() {
   if (!api.hasToken()) return;
   try {
-    await api.check();
-  } catch (error) {
-    if (error.status !== 401) return;
-    api.setToken(null);
-    notice = "That token is not this program's: it has another one at each start.";
+    await api.refresh();
+    if (api.isOwner()) return;
+    const had = api.dropToken();
+    await api.refresh();
+    if (had && !api.isOwner()) {
+      notice = api.hasPassword()
+        ? "That is not the password, and not this program's token."
+        : "That token is not this program's: it has another one at each start.";
+    }
+  } catch {
+    // No answer: what is asked next says so.
   }
 }
 
@@ -195,6 +214,7 @@ async function poll() {
     if (status && next.uptime_s < status.uptime_s) await checkToken();
     status = next;
     histories = remember(histories, status, performance.now());
+    lists = api.hasToken() ? await api.lists(status.role) : null;
     lost = null;
     if (!isFollowing() && !document.hidden) startEvents(draw);
   } catch (error) {
@@ -221,6 +241,7 @@ document.addEventListener("visibilitychange", () => {
 /** The same page may be open already when its address is opened with a token. */
 async function takeToken() {
   api.takeToken();
+  await api.refresh().catch(() => {});
   await checkToken();
 }
 

@@ -1,6 +1,7 @@
 // What to type into an encoder, or to point its camera at.
 
 import { h } from "./dom.js";
+import { keyTime } from "./keys.js";
 import { ms, placeOf } from "./words.js";
 
 /** Where each encoder has its fields; see docs/encoders.md for more. */
@@ -62,6 +63,7 @@ export function setup(feed, links, ui, act) {
       h("figcaption", {}, CODES[ui.qr.form]),
       ui.qr.form === "measure" ? h("figcaption", { class: "quiet" }, publish.measure)
         : h("figcaption", { class: "quiet" }, "Who scans it can send to this feed.")),
+    keyTime(feed, act),
     h("h3", {}, "How?"),
     h("div", { class: "choice", role: "group" },
       Object.keys(ENCODERS).map((name) => choice(name, name === ui.encoder, () => act.setup({ encoder: name })))),
