@@ -14,8 +14,9 @@ const TROUBLE: Duration = Duration::from_secs(3);
 const CALM: Duration = Duration::from_secs(5);
 /// How long a feed that was lost, held or stalled has to be live again.
 const BACK: Duration = Duration::from_secs(1);
-/// How long the way to a relay has to be lost: most come back by themselves.
-const HELD: Duration = Duration::from_secs(1);
+/// How long nothing has to come: most ways come back by themselves, and a machine that slept has
+/// not read what came.
+const SILENT: Duration = Duration::from_secs(1);
 /// How long a new feed may take to show what it consists of.
 const HEADERS: Duration = Duration::from_secs(2);
 /// Takeovers that are told at once; then one in ten seconds.
@@ -156,7 +157,7 @@ impl FeedWatch {
             (Air::Weak, Air::Live) => CALM,
             (_, Air::Live) => BACK,
             (_, Air::Weak) => TROUBLE,
-            (_, Air::Held) => HELD,
+            (_, Air::Held | Air::Stalled) => SILENT,
             _ => Duration::ZERO,
         };
         let change = self.air.look(is, patience, now);
