@@ -10,7 +10,6 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post, put};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -18,8 +17,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
+use super::routes::{self, Part, routes};
 use super::sessions::Login;
-use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages, pairing};
+use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -27,22 +27,7 @@ use crate::when::When;
 
 pub(super) type Shared = State<Arc<Context>>;
 
-/// Makes one list of all routes that the server and the test of `openapi.json` both use.
-macro_rules! routes {
-    ($($method:ident $path:literal $handler:expr;)*) => {
-        /// Method and path of every route below.
-        #[cfg(test)]
-        pub(super) const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
-
-        fn routes() -> Router<Arc<Context>> {
-            Router::new()$(.route($path, $method($handler)))*
-        }
-    };
-}
-
-// A new call of the API is a line here, and its description in `openapi.json`: `web/openapi.rs` has a
-// test that compares the two, `tests/e2e_events.rs` one that compares answers with their schemas.
-routes! {
+pub(super) const ROUTES: Part = routes! {
     get "/healthz" async || "ok\n";
     get "/metrics" show_metrics;
     get "/api/v1/openapi.json" openapi::show;
@@ -59,22 +44,14 @@ routes! {
     put "/api/v1/feeds/{name}/pause" set_paused;
     put "/api/v1/feeds/{name}/recording" set_recording;
     get "/api/v1/recordings" recordings;
-    get "/api/v1/invites" pairing::invites;
-    post "/api/v1/invites" pairing::create_invite;
-    delete "/api/v1/invites/{id}" pairing::revoke_invite;
-    get "/api/v1/relays" pairing::relays;
-    post "/api/v1/relays" pairing::join_relay;
-    delete "/api/v1/relays/{key}" pairing::leave_relay;
-    get "/api/v1/studios" pairing::studios;
-    put "/api/v1/studios/{key}/admission" pairing::set_admission;
     get "/api/v1/session" session;
     post "/api/v1/login" log_in;
     post "/api/v1/logout" log_out;
-}
+};
 
 pub(super) fn router(context: Arc<Context>) -> Router {
     let measuring = if context.meter.is_some() { measure::routes() } else { Router::new() };
-    routes()
+    routes::all()
         .merge(pages::routes())
         .merge(measuring)
         .fallback(async || {

@@ -10,6 +10,7 @@ mod pages;
 mod pairing;
 mod patience;
 mod qr;
+mod routes;
 mod sessions;
 
 use std::future::Future;

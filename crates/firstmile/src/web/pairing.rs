@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{ApiError, SetAuth, Shared, json, with_node};
 use super::qr;
+use super::routes::{Part, routes};
 use crate::status::{InviteInfo, RelayInfo, StudioInfo};
 
 /// How long an invite is good for if nobody says.
@@ -19,14 +20,22 @@ const INVITE_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 /// Longest life of an invite; who needs more makes another.
 const INVITE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-pub(super) async fn relays(
-    context: Shared,
-    headers: HeaderMap,
-) -> Result<Json<Vec<RelayInfo>>, ApiError> {
+pub(super) const ROUTES: Part = routes! {
+    get "/api/v1/relays" relays;
+    post "/api/v1/relays" join_relay;
+    delete "/api/v1/relays/{key}" leave_relay;
+    get "/api/v1/studios" studios;
+    put "/api/v1/studios/{key}/admission" set_admission;
+    get "/api/v1/invites" invites;
+    post "/api/v1/invites" create_invite;
+    delete "/api/v1/invites/{id}" revoke_invite;
+};
+
+async fn relays(context: Shared, headers: HeaderMap) -> Result<Json<Vec<RelayInfo>>, ApiError> {
     with_node(context, &headers, |node| node.relays()).await.map(Json)
 }
 
-pub(super) async fn join_relay(
+async fn join_relay(
     context: Shared,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -38,7 +47,7 @@ pub(super) async fn join_relay(
     Ok((StatusCode::CREATED, Json(joined.await?)))
 }
 
-pub(super) async fn leave_relay(
+async fn leave_relay(
     context: Shared,
     headers: HeaderMap,
     Path(key): Path<String>,
@@ -47,14 +56,11 @@ pub(super) async fn leave_relay(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn studios(
-    context: Shared,
-    headers: HeaderMap,
-) -> Result<Json<Vec<StudioInfo>>, ApiError> {
+async fn studios(context: Shared, headers: HeaderMap) -> Result<Json<Vec<StudioInfo>>, ApiError> {
     with_node(context, &headers, |node| node.studios()).await.map(Json)
 }
 
-pub(super) async fn set_admission(
+async fn set_admission(
     context: Shared,
     headers: HeaderMap,
     Path(key): Path<String>,
@@ -67,14 +73,11 @@ pub(super) async fn set_admission(
     set.await.map(Json)
 }
 
-pub(super) async fn invites(
-    context: Shared,
-    headers: HeaderMap,
-) -> Result<Json<Vec<InviteInfo>>, ApiError> {
+async fn invites(context: Shared, headers: HeaderMap) -> Result<Json<Vec<InviteInfo>>, ApiError> {
     with_node(context, &headers, |node| node.invites()).await.map(Json)
 }
 
-pub(super) async fn create_invite(
+async fn create_invite(
     context: Shared,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -95,7 +98,7 @@ pub(super) async fn create_invite(
     Ok((StatusCode::CREATED, Json(created.await?)))
 }
 
-pub(super) async fn revoke_invite(
+async fn revoke_invite(
     context: Shared,
     headers: HeaderMap,
     Path(id): Path<String>,
