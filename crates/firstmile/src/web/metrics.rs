@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::events::webhook::WebhookStatus;
 use crate::status::{
     FeedState, FeedStatus, LimitStatus, LinkState, LinkStatus, Place, Recording, SpoolStatus,
     Spread, Status,
@@ -27,7 +28,25 @@ pub(super) fn text(status: &Status) -> String {
     }
     feeds(&mut page, &status.feeds);
     links(&mut page, &status.links);
+    webhooks(&mut page, &status.webhooks);
     page.text
+}
+
+/// Two hooks may be at one place: their numbers tell them apart.
+fn webhooks(page: &mut Page, webhooks: &[WebhookStatus]) {
+    if webhooks.is_empty() {
+        return;
+    }
+    page.family("firstmile_webhook_events_total", "counter", "Events by what became of them");
+    for (number, hook) in webhooks.iter().enumerate() {
+        let number = number.to_string();
+        let results =
+            [("delivered", hook.delivered), ("failed", hook.failed), ("left_out", hook.left_out)];
+        for (result, count) in results {
+            let labels = [("webhook", &*number), ("place", &*hook.place), ("result", result)];
+            page.sample(&labels, count as f64);
+        }
+    }
 }
 
 fn limits(page: &mut Page, limits: &LimitStatus) {
@@ -311,6 +330,11 @@ mod tests {
                 rtt_ms: Some(40.0),
                 ..Default::default()
             }],
+            webhooks: vec![WebhookStatus {
+                place: "http://a".into(),
+                failed: 2,
+                ..Default::default()
+            }],
             limits: LimitStatus::new(&hits, (3, 2), memory),
             spool: Some(SpoolStatus { dropped_tags: 8, ..SpoolStatus::new(figures, memory) }),
             ..Status::default()
@@ -327,6 +351,7 @@ mod tests {
             "firstmile_spool_disk_bytes 7\n",
             "firstmile_spool_dropped_tags_total 8\n",
             "firstmile_spool_failing 0\n",
+            "firstmile_webhook_events_total{webhook=\"0\",place=\"http://a\",result=\"failed\"} 2\n",
             "firstmile_feed_record_survives_seconds{feed=\"camera\"} 600\n",
             "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
             "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",
