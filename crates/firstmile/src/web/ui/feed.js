@@ -58,7 +58,7 @@ const figure = (label, value) => h("div", {}, h("dt", {}, label), h("dd", {}, va
 /** The stations between encoder and players. */
 function way(feed, links) {
   const { latency } = feed;
-  const sick = new Set(feed.problems.map((problem) => problem.place));
+  const sick = new Set(feed.problems.filter((problem) => !problem.advice).map((problem) => problem.place));
   const step = (place, title, ...lines) =>
     h("li", { class: sick.has(place) ? "sick" : "" }, h("b", {}, title), lines.filter(Boolean).map((line) => h("span", {}, line)));
   const ways = links.filter((link) => link.peer === feed.via);

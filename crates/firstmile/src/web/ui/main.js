@@ -95,7 +95,7 @@ function draw() {
 
 function title() {
   if (lost) return "! firstmile: no answer";
-  const bad = status ? status.feeds.filter((feed) => feed.problems.length > 0).length : 0;
+  const bad = status ? status.feeds.filter((feed) => feed.problems.some((problem) => !problem.advice)).length : 0;
   return bad > 0 ? `! ${count(bad, "feed", "feeds")} · firstmile` : "firstmile";
 }
 
