@@ -372,8 +372,12 @@ fn claims_of_what_another_studio_holds() {
         let mut told = 0;
         let quiet = Duration::from_millis(1_500);
         while let Ok(event) = tokio::time::timeout(quiet, holder.event()).await {
-            assert!(matches!(event.unwrap(), Event::Message(Message::FeedProblem(_))));
-            told += 1;
+            match event.unwrap() {
+                Event::Message(Message::FeedProblem(_)) => told += 1,
+                // A relay says now and then how much it has to do.
+                Event::Message(Message::Load(_)) => {}
+                other => panic!("{other:?}"),
+            }
             if told > 140 {
                 break;
             }
