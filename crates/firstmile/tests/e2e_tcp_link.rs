@@ -277,7 +277,7 @@ fn when_udp_gets_through_again_the_link_moves_without_a_loss() {
         assert_eq!(next, last + 1, "nothing is lost");
         last = next;
     }
-    studio.wait_log("going on over QUIC");
+    studio.wait_log("UDP gets through");
     live.stop();
 }
 

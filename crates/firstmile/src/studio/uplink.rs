@@ -321,7 +321,6 @@ impl Uplink {
                     upgrade_pause = (2 * upgrade_pause).min(LAST_UPGRADE);
                     upgrade_at = Instant::now() + jittered(upgrade_pause);
                     let Some(joined) = joined else { continue };
-                    info!(relay = self.relay.address(), "UDP gets through: going on over QUIC");
                     link.close("a link over QUIC took over");
                     let _ = serving.await;
                     return Box::pin(std::future::ready(joined));
@@ -376,11 +375,14 @@ impl Uplink {
     fn enter(&self, link: &Link, welcome: Welcome) {
         let (address, transport) = (link.remote_address(), link.transport());
         info!(relay = self.relay.address(), %address, %transport, "joined");
-        if transport == Transport::Tcp && self.lock().transport != Some(transport) {
-            info!("over TCP a picture comes later than over UDP where packets are lost");
-        }
         let mut state = self.lock();
-        state.transport = Some(transport);
+        match (state.transport.replace(transport), transport) {
+            (Some(Transport::Tcp), Transport::Quic) => info!("UDP gets through: going by QUIC"),
+            (None | Some(Transport::Quic), Transport::Tcp) => {
+                info!("going by TCP: a picture comes later than by UDP where packets are lost");
+            }
+            _ => {}
+        }
         state.link = Some(link.clone());
         state.connects += 1;
         state.is_refused = false;
