@@ -254,7 +254,7 @@ fn quic_is_taken_where_it_goes_unless_it_is_not_wanted() {
 }
 
 #[test]
-fn when_udp_gets_through_again_the_link_moves_without_a_loss() {
+fn the_link_moves_to_udp_without_a_loss_and_back_when_it_is_blocked() {
     let house = House::new();
     let secure = house.relay.address("secure");
     let udp = UdpProxy::start_at(house.network.address(), secure, Duration::ZERO).unwrap();
@@ -278,6 +278,18 @@ fn when_udp_gets_through_again_the_link_moves_without_a_loss() {
         last = next;
     }
     studio.wait_log("UDP gets through");
+    // And the other way: that is an outage first.
+    udp.pass(false, false);
+    let started = Instant::now();
+    while transport(&studio) != "tcp" {
+        assert!(started.elapsed() < PATIENCE, "it stays with QUIC");
+        thread::sleep(FRAME);
+    }
+    for _ in 0..100 {
+        let next = picture(&mut player);
+        assert!(next > last, "in order");
+        last = next;
+    }
     live.stop();
 }
 
