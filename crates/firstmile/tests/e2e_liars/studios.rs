@@ -11,8 +11,8 @@ use bytes::Bytes;
 use firstmile::control::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
-use firstmile::link::Link;
-use firstmile::quic::Dialer;
+use firstmile::link::{Dialer, Link, Transport};
+use firstmile::quic::Congestion;
 use firstmile::secret::Secret;
 use media::{PublicationId, Track, TrackSet};
 use testkit::script::media::{key, large_key};
@@ -33,15 +33,26 @@ struct House {
     liar: Arc<Identity>,
     secret: Secret,
     before: u64,
+    /// What the liar comes by.
+    over: Transport,
 }
 
 impl House {
     fn new() -> Self {
+        Self::over(Transport::Quic)
+    }
+
+    /// One after the other, for a liar that comes by QUIC and by TCP.
+    fn both() -> impl Iterator<Item = Self> {
+        [Transport::Quic, Transport::Tcp].into_iter().map(Self::over)
+    }
+
+    fn over(over: Transport) -> Self {
         let relay = Node::relay(FIRSTMILE).start().unwrap();
         let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
         studio.wait_links(1);
         let (liar, secret) = (Arc::new(Identity::generate()), Secret::random());
-        let house = Self { relay, studio, liar, secret, before: 0 };
+        let house = Self { relay, studio, liar, secret, before: 0, over };
         house.assert_serves();
         let before = house.relay.memory().0;
         Self { before, ..house }
@@ -70,8 +81,9 @@ impl House {
         instance: [u8; 16],
     ) -> Result<(Link, Control), Option<(Refusal, String)>> {
         let join: JoinLink = self.relay.join_link().parse().unwrap();
-        let dialer = Dialer::new(identity.clone());
-        let link = dialer.dial(self.relay.address("secure"), join.pin).await.map_err(|_| None)?;
+        let dialer = Dialer::new(identity.clone(), Congestion::Bbr);
+        let address = self.relay.address("secure");
+        let link = dialer.dial(self.over, address, join.pin).await.map_err(|_| None)?;
         let (send, receive) = link.open_control().await.map_err(|_| None)?;
         let session = Session::dial(Hello {
             versions,
@@ -161,7 +173,10 @@ async fn say_without_end(
 
 #[test]
 fn messages_without_end() {
-    let house = House::new();
+    House::both().for_each(|house| say_without_an_end(&house));
+}
+
+fn say_without_an_end(house: &House) {
     let want = |request, feed: &str, publication| {
         Message::Want(Want { request, feed: feed.into(), publication, ranges: everything() })
     };
@@ -201,7 +216,10 @@ fn messages_without_end() {
 
 #[test]
 fn what_is_said_to_a_studio_that_never_reads() {
-    let house = House::new();
+    House::both().for_each(|house| never_read(&house));
+}
+
+fn never_read(house: &House) {
     run(async {
         let (link, mut control) = house.call(&house.liar).await.unwrap();
         let useless =
@@ -255,7 +273,10 @@ fn wants_of_everything_are_answered() {
 
 #[test]
 fn datagrams_that_make_no_sense() {
-    let house = House::new();
+    House::both().for_each(|house| send_datagrams_that_make_no_sense(&house));
+}
+
+fn send_datagrams_that_make_no_sense(house: &House) {
     let (link, mut control) = house.come();
     let _encoder = house.encoder();
     link.1.block_on(async {
@@ -300,7 +321,10 @@ fn datagrams_that_make_no_sense() {
 
 #[test]
 fn streams_that_are_stopped_or_never_read() {
-    let house = House::new();
+    House::both().for_each(|house| stop_streams_or_never_read(&house));
+}
+
+fn stop_streams_or_never_read(house: &House) {
     let (link, mut control) = house.come();
     let mut encoder = house.encoder();
     let publication = link.1.block_on(announced(&mut control));
@@ -394,8 +418,9 @@ fn callers_that_never_say_who_they_are() {
         let join: JoinLink = house.relay.join_link().parse().unwrap();
         let mut silent = Vec::new();
         for _ in 0..90 {
-            let dialer = Dialer::new(Arc::new(Identity::generate()));
-            let Ok(link) = dialer.dial(house.relay.address("secure"), join.pin).await else {
+            let dialer = Dialer::new(Arc::new(Identity::generate()), Congestion::Bbr);
+            let address = house.relay.address("secure");
+            let Ok(link) = dialer.dial(house.over, address, join.pin).await else {
                 break;
             };
             let control = link.open_control().await.unwrap();
