@@ -402,7 +402,7 @@ impl Node {
             settling.spawn(async move {
                 link.settle(LAST_TAGS).await;
                 link.close("stopped");
-                link.gone().await;
+                let _ = tokio::time::timeout(LAST_TAGS, link.gone()).await;
             });
         }
         settling.join_all().await;

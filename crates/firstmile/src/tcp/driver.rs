@@ -85,7 +85,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             // Whoever does not read it will see the connection's end.
             let _ = tokio::time::timeout(FAREWELL, last_word).await;
         }
-        self.shared.gone();
     }
 
     /// Ready only with an end.
@@ -171,6 +170,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Ok(Poll::Ready(()));
             }
         }
+    }
+}
+
+/// However it ends, a fault of ours included: nobody waits for it any more.
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.shared.end("over");
+        self.shared.gone();
     }
 }
 
