@@ -7,6 +7,7 @@ use bytes::Bytes;
 use media::PublicationId;
 use tracing::warn;
 
+use super::files::Told;
 use super::format::{RecordHead, Source};
 use super::index::Index;
 use super::share::Share;
@@ -22,14 +23,20 @@ pub(super) struct State {
     /// Feeds that are recorded, or were since the start.
     pub(super) feeds: BTreeMap<FeedName, FeedState>,
     pub(super) journals: HashMap<PublicationId, Index>,
+    /// What journals have become.
+    pub(super) files: HashMap<PublicationId, Told>,
     pub(super) shares: HashMap<Source, Arc<Share>>,
     pub(super) queue: VecDeque<Job>,
     /// Bytes in the queue and in the writer's hands.
     pub(super) queued: usize,
     pub(super) is_stopping: bool,
+    /// All is written: those who make files do what is left, and stop.
+    pub(super) is_filed: bool,
     /// Whether the disk takes tags now.
     pub(super) is_ready: bool,
     pub(super) alarm: Option<String>,
+    /// Why no file is made of some recording.
+    pub(super) files_alarm: Option<String>,
     /// Something of a relay was not recorded, as it has too much already.
     pub(super) is_crowded: bool,
 }
@@ -49,6 +56,8 @@ pub(super) struct FeedState {
 pub(super) enum Job {
     Record { publication: PublicationId, head: RecordHead, body: Bytes },
     Seal(PublicationId),
+    /// To put what a journal amounts to in its place; with `tags`, if it has so many.
+    Empty { publication: PublicationId, tags: Option<u64> },
 }
 
 impl State {
@@ -102,7 +111,7 @@ impl State {
                     .to_owned()
             })
         };
-        self.alarm.clone().or_else(full).or_else(crowded)
+        self.alarm.clone().or_else(full).or_else(crowded).or_else(|| self.files_alarm.clone())
     }
 
     /// Says what is wrong, in the log once.
