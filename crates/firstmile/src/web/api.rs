@@ -17,7 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, events, measure, metrics, openapi, pages};
+use super::{Context, MAX_BODY, Node, events, measure, metrics, openapi, pages, recordings};
+use crate::egress::record::ShelfError;
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -59,7 +60,11 @@ routes! {
     get "/api/v1/feeds/{name}/qr" show_qr;
     put "/api/v1/feeds/{name}/auth" set_auth;
     put "/api/v1/feeds/{name}/recording" set_recording;
-    get "/api/v1/recordings" recordings;
+    get "/api/v1/recordings" all_recordings;
+    get "/api/v1/recordings/{recording}" recordings::show;
+    delete "/api/v1/recordings/{recording}" recordings::remove;
+    get "/api/v1/recordings/{recording}/files/{number}" recordings::download;
+    post "/api/v1/recordings/{recording}/files/{number}/ticket" recordings::ticket;
     post "/api/v1/invites" create_invite;
 }
 
@@ -190,7 +195,7 @@ async fn change_feed(
     changed.await.map(Json)
 }
 
-async fn recordings(
+async fn all_recordings(
     context: Shared,
     headers: HeaderMap,
 ) -> Result<Json<Vec<RecordingInfo>>, ApiError> {
@@ -226,7 +231,7 @@ async fn create_invite(
 }
 
 /// Asks for the token, then calls the node where waiting for the disk stops nobody.
-async fn with_node<T: Send + 'static>(
+pub(super) async fn with_node<T: Send + 'static>(
     State(context): Shared,
     headers: &HeaderMap,
     call: impl FnOnce(&dyn Node) -> Result<T, ApiError> + Send + 'static,
@@ -336,7 +341,7 @@ pub struct ErrorBody {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, error: &str, hint: &str) -> Self {
+    pub(super) fn new(status: StatusCode, error: &str, hint: &str) -> Self {
         Self { status, body: ErrorBody { error: error.to_owned(), hint: hint.to_owned() } }
     }
 
@@ -417,6 +422,22 @@ impl From<StoreError> for ApiError {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, &error.to_string(), &error.hint())
+    }
+}
+
+impl From<ShelfError> for ApiError {
+    fn from(error: ShelfError) -> Self {
+        let (status, hint) = match &error {
+            ShelfError::OnAir => {
+                (StatusCode::CONFLICT, "end it first: stop the encoder, or switch recording off")
+            }
+            ShelfError::Unknown | ShelfError::NoFile => {
+                (StatusCode::NOT_FOUND, "see /api/v1/recordings for those there are")
+            }
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "see the studio's log, and its disk"),
+        };
+        let error = anyhow::Error::from(error);
+        Self::new(status, &format!("{error:#}"), hint)
     }
 }
 

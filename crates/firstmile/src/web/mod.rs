@@ -9,6 +9,7 @@ mod openapi;
 mod pages;
 mod patience;
 mod qr;
+mod recordings;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,12 +29,15 @@ pub use api::{
     ApiError, ErrorBody, FeedChange, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording,
 };
 pub use auth::AllowedHosts;
+pub use recordings::RecordingDetail;
 
 use crate::config::Measure;
+use crate::egress::record::Opened;
 use crate::events::Events;
 use crate::secret::Token;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use patience::Patience;
+use recordings::Tickets;
 
 /// Most connections at one time: browsers open six each, and each costs a task.
 const MAX_CONNECTIONS: usize = 128;
@@ -79,6 +83,18 @@ pub trait Node: Send + Sync + 'static {
     fn change_feed(&self, name: &str, change: FeedChange) -> Result<FeedInfo, ApiError>;
     /// Every publication that is recorded, oldest first.
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
+    /// One recording, with what each of its files lacks.
+    fn recording(&self, _name: &str) -> Result<RecordingDetail, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Opens a file of a recording, by its place from 1.
+    fn recording_file(&self, _name: &str, _number: usize) -> Result<Opened, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Deletes a recording that has ended, with its files.
+    fn delete_recording(&self, _name: &str) -> Result<(), ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
     /// Forgets a feed and closes its encoder and players.
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
     /// Makes a join link for `uses` studios (`None`: any number).
@@ -96,6 +112,7 @@ struct Context {
     public: bool,
     /// There is a page on which strangers measure their way here.
     meter: Option<Arc<measure::Meter>>,
+    tickets: Tickets,
 }
 
 /// The API for a door that the whole world reaches.
@@ -107,7 +124,9 @@ pub struct Public {
 impl Public {
     /// The API of this node.
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
-        let context = Context { node, token, hosts, private: true, public: true, meter: None };
+        let tickets = Tickets::default();
+        let context =
+            Context { node, token, hosts, private: true, public: true, meter: None, tickets };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -119,7 +138,8 @@ impl Public {
         (bounds, host, region): (Measure, &str, Option<&str>),
     ) -> Self {
         let meter = Some(measure::Meter::new(bounds, host, region));
-        let context = Context { node, token, hosts, private: true, public: true, meter };
+        let tickets = Tickets::default();
+        let context = Context { node, token, hosts, private: true, public: true, meter, tickets };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -176,7 +196,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
-    let context = Context { node, token, hosts, private, public: false, meter: None };
+    let (public, meter, tickets) = (false, None, Tickets::default());
+    let context = Context { node, token, hosts, private, public, meter, tickets };
     let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());

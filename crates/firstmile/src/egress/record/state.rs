@@ -1,6 +1,6 @@
 //! What the recorder knows, under its one lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) journals: HashMap<PublicationId, Index>,
     /// What journals have become.
     pub(super) files: HashMap<PublicationId, Told>,
+    /// Deleted publications of which files may be in the making.
+    pub(super) doomed: HashSet<PublicationId>,
     pub(super) shares: HashMap<Source, Arc<Share>>,
     pub(super) queue: VecDeque<Job>,
     /// Bytes in the queue and in the writer's hands.
@@ -54,15 +56,28 @@ pub(super) struct FeedState {
 /// What the writer has to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Record { publication: PublicationId, head: RecordHead, body: Bytes },
+    Record {
+        publication: PublicationId,
+        head: RecordHead,
+        body: Bytes,
+    },
     Seal(PublicationId),
     /// To put what a journal amounts to in its place; with `tags`, if it has so many.
-    Empty { publication: PublicationId, tags: Option<u64> },
+    Empty {
+        publication: PublicationId,
+        tags: Option<u64>,
+    },
 }
 
 impl State {
     pub(super) fn is_recorded(&self, feed: &FeedName) -> bool {
         self.feeds.get(feed).is_some_and(|feed| feed.since.is_some())
+    }
+
+    /// Whether people see a publication: it has something, and was not deleted.
+    pub(super) fn is_shown(&self, index: &Index) -> bool {
+        let is_doomed = self.doomed.contains(&index.head.publication);
+        index.has_records() && !index.is_deleted() && !is_doomed
     }
 
     /// What a source takes.

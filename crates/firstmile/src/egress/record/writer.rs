@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use super::format::{FileHead, Kind, RECORD_HEAD, RecordHead};
 use super::index::{Index, SUMMARY, Summary};
-use super::{Shared, files};
 use super::state::{Job, RECORD_COST, State};
+use super::{Shared, files};
 use crate::config::value::Size;
 use crate::platform;
 
