@@ -19,7 +19,7 @@ pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type and content of each file.
-pub(super) const FILES: [(&str, &str, &str); 13] = [
+pub(super) const FILES: [(&str, &str, &str); 14] = [
     ("/", HTML, include_str!("ui/index.html")),
     ("/style.css", CSS, include_str!("ui/style.css")),
     ("/icon.svg", SVG, include_str!("ui/icon.svg")),
@@ -33,6 +33,7 @@ pub(super) const FILES: [(&str, &str, &str); 13] = [
     ("/links.js", SCRIPT, include_str!("ui/links.js")),
     ("/events.js", SCRIPT, include_str!("ui/events.js")),
     ("/follow.js", SCRIPT, include_str!("ui/follow.js")),
+    ("/recordings.js", SCRIPT, include_str!("ui/recordings.js")),
 ];
 
 /// The files of the page; nothing in them is secret.

@@ -40,8 +40,12 @@ const TURN: Duration = Duration::from_millis(500);
 /// How long a recording has to be complete before its file is: what was said to have ended without
 /// being told may go on.
 const SETTLED: Duration = Duration::from_secs(2);
-/// Recordings that are made into files at a time; each has two files open.
+/// Recordings that are made into files at a time, and those among them that are complete; each has
+/// two files open.
 const MAX_OPEN: usize = 32;
+const MAX_COMPLETE: usize = 64;
+/// Room on the disk that is left to journals, beside what stays free: a file can be made later.
+const FOR_JOURNALS: u64 = 512 << 20;
 /// Time until what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long the end may wait for files.
@@ -114,6 +118,7 @@ struct Filing {
     read: u64,
     /// It waits at a hole, or at the journal's end.
     is_idle: bool,
+    is_on_air: bool,
 }
 
 /// The names of a recording's files, which are written down before the files are made.
@@ -157,9 +162,12 @@ impl Filer<'_> {
         self.clear_away();
         let tasks = self.tasks(is_last);
         if tasks.is_empty() {
+            if self.failed.is_empty() {
+                self.shared.lock().files_alarm = None;
+            }
             return false;
         }
-        let keep = self.shared.keep_free;
+        let keep = self.shared.keep_free.saturating_add(FOR_JOURNALS);
         if platform::free_space(&self.shared.dir).is_some_and(|free| free <= keep) {
             self.shared.lock().files_alarm = Some(format!(
                 "no files are made of recordings: less than {} is free on the disk of {}",
@@ -333,12 +341,14 @@ impl Filer<'_> {
         }
     }
 
-    /// Whether another recording can be worked on; one that waits gives its place.
+    /// Whether another recording can be worked on; one that waits for what is missing gives its place.
     fn make_room(&mut self, task: &Task) -> bool {
-        if self.open.len() < MAX_OPEN {
+        let most = if task.is_complete { MAX_COMPLETE } else { MAX_OPEN };
+        if self.open.len() < most {
             return true;
         }
-        let waits = self.open.iter().find(|(_, open)| open.is_idle).map(|(name, _)| *name);
+        let mut waits = self.open.iter().filter(|(_, open)| open.is_idle && !open.is_on_air);
+        let waits = waits.next().map(|(name, _)| *name);
         let waits = waits.filter(|_| task.is_complete || task.is_on_air);
         waits.is_some_and(|name| self.open.remove(&name).is_some())
     }
@@ -367,12 +377,13 @@ impl Filer<'_> {
             })
         };
         let film = Film::new(task.head.started, self.settings.split, place);
-        Ok(Filing { walk, film, names, read: task.len, is_idle: false })
+        Ok(Filing { walk, film, names, read: task.len, is_idle: false, is_on_air: false })
     }
 
     fn go_on(&mut self, task: &Task, mut filing: Filing) -> Result<Outcome, Failure> {
         let publication = task.head.publication;
         filing.is_idle = false;
+        filing.is_on_air = task.is_on_air;
         if filing.read != task.len {
             filing.walk.go_on(task.len)?;
             filing.read = task.len;
@@ -381,7 +392,7 @@ impl Filer<'_> {
         let hole = loop {
             match filing.walk.step()? {
                 Step::Tag(head, tag) => {
-                    filing.film.tag(&head, &tag, filing.walk.has_keyframes())?
+                    filing.film.tag(&head, &tag, filing.walk.has_keyframes())?;
                 }
                 Step::Hole(tags) => filing.film.hole(tags),
                 Step::End(hole) => break hole,

@@ -440,3 +440,6 @@ fn finish_part(open: Open) -> io::Result<Part> {
     file.sync_all()?;
     Ok(part)
 }
+
+#[cfg(test)]
+mod tests;

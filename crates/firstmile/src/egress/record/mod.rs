@@ -210,9 +210,13 @@ impl Recorder {
         };
         let all: Vec<_> = shown.map(of).collect();
         drop(state);
-        // Whoever needs the room takes journals away.
-        let is_there = |(has_file, info): &(bool, RecordingInfo)| !has_file || info.path.exists();
-        let mut all: Vec<_> = all.into_iter().filter(is_there).map(|(_, info)| info).collect();
+        // Whoever needs the room takes files away.
+        let what_is_there = |(has_file, mut info): (bool, RecordingInfo)| {
+            info.files.retain(|file| info.path.with_file_name(&file.name).exists());
+            let is_there = !has_file || info.path.exists();
+            (is_there && (info.journal || !info.files.is_empty())).then_some(info)
+        };
+        let mut all: Vec<_> = all.into_iter().filter_map(what_is_there).collect();
         all.sort_by(disk::oldest_first);
         all
     }

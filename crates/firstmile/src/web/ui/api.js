@@ -49,6 +49,13 @@ export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
 /** `timing` has what is to be set of `play_delay_ms` and `play_max_delay_ms`; null: as for all feeds. */
 export const setTiming = (name, timing) => ask("PATCH", feed(name), timing);
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
+export const recordings = async () => (await ask("GET", "/api/v1/recordings")).json();
+export const removeRecording = (name) => ask("DELETE", `/api/v1/recordings/${encodeURIComponent(name)}`);
+/** Where a file of a recording can be fetched once, without the token. */
+export async function ticket(name, number) {
+  const answer = await ask("POST", `/api/v1/recordings/${encodeURIComponent(name)}/files/${number}/ticket`);
+  return (await answer.json()).path;
+}
 
 const EVENTS = "/api/v1/events";
 

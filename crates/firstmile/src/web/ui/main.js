@@ -6,6 +6,7 @@ import { eventLog, isFollowing, startEvents, stopEvents } from "./events.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
 import { linkList } from "./links.js";
+import { recordingList, refresh } from "./recordings.js";
 import { count, span, stateOf } from "./words.js";
 
 const EVERY_MS = 1000;
@@ -120,6 +121,7 @@ function page() {
     h("div", { key: "below", class: "below" },
       ui.canChange && addForm(),
       linkList(status)),
+    ui.canChange && recordingList(status, ui, act),
     eventLog(draw, act.run),
   ].filter(Boolean);
 }
@@ -196,6 +198,7 @@ async function poll() {
     status = next;
     histories = remember(histories, status, performance.now());
     lost = null;
+    await refresh(api, status, performance.now());
     if (!isFollowing() && !document.hidden) startEvents(draw);
   } catch (error) {
     lost = error;
