@@ -153,8 +153,8 @@ impl web::Node for Node {
     }
 
     fn recording(&self, name: &str) -> Result<RecordingDetail, ApiError> {
-        let (info, parts) = self.recorder.recording(name)?;
-        Ok(RecordingDetail { info, parts })
+        let (recording, parts) = self.recorder.recording(name)?;
+        Ok(RecordingDetail { recording, parts })
     }
 
     fn recording_file(&self, name: &str, number: usize) -> Result<Opened, ApiError> {

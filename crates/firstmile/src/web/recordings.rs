@@ -38,8 +38,7 @@ const CHUNKS: usize = 2;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RecordingDetail {
     /// As the list has it.
-    #[serde(flatten)]
-    pub info: RecordingInfo,
+    pub recording: RecordingInfo,
     /// Of each file, what it has and what it lacks.
     pub parts: Vec<Part>,
 }

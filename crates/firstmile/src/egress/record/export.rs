@@ -1,6 +1,6 @@
 //! A file made of a journal: the tags in order, up to the first hole that may still be filled.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ fn export_mp4(journal: &Path, file: &Path) -> Result<Exported, ExportError> {
     let mut walk = Walk::of(journal)?;
     let place = {
         let file = file.to_owned();
-        Box::new(move |part, _| Ok(unfinished(&numbered(&file, part))))
+        Box::new(move |part, _| File::create(unfinished(&numbered(&file, part))))
     };
     let mut film = Film::new(walk.head().started, Split::default(), place);
     let mut exported = Exported::default();

@@ -373,7 +373,7 @@ impl Filer<'_> {
                 let old = old.map(|name| Filed { name: name.clone(), ..Filed::default() });
                 let files = names.iter().cloned().chain(old).collect();
                 Document { files, ..Document::default() }.write(&path)?;
-                Ok(file)
+                platform::private_file().write(true).create(true).truncate(true).open(file)
             })
         };
         let film = Film::new(task.head.started, self.settings.split, place);

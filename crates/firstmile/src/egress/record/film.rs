@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use media::{Codec, Role, Tag, Track as Kind, TrackSet};
@@ -74,8 +73,8 @@ pub enum FilmError {
     Write(#[from] io::Error),
 }
 
-/// Where a part is written: of its number, from 1, and when it began, in milliseconds since 1970.
-pub(super) type Place = Box<dyn FnMut(u32, i64) -> io::Result<PathBuf> + Send>;
+/// Makes the file of a part: of its number, from 1, and when it began, in milliseconds since 1970.
+pub(super) type Place = Box<dyn FnMut(u32, i64) -> io::Result<File> + Send>;
 
 /// Writes the parts of one recording.
 pub(super) struct Film {
@@ -346,7 +345,7 @@ impl Film {
         let offset = base.saturating_sub(self.first.unwrap_or(base));
         let started = self.began.saturating_add(offset);
         let number = self.parts.len() as u32 + 1;
-        let mut file = File::create((self.place)(number, started)?)?;
+        let mut file = (self.place)(number, started)?;
         let init = mp4::movie(&only(&tracks), movie(started, 0));
         file.write_all(&init)?;
         let part = Part {

@@ -19,7 +19,7 @@ impl Stage {
     fn new(split: Split) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().to_owned();
-        let place = Box::new(move |part: u32, _| Ok(path.join(part.to_string())));
+        let place = Box::new(move |part: u32, _| File::create(path.join(part.to_string())));
         let film = Film::new(1_000_000, split, place);
         Self { dir, film, number: 0, previous: TrackSet::default() }
     }
