@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod date;
 pub mod demo;
 pub mod door;
 pub mod egress;

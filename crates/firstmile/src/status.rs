@@ -287,7 +287,7 @@ pub struct Recording {
 }
 
 /// One recorded publication, as `GET /api/v1/recordings` has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordingInfo {
     /// Its feed.
     pub feed: String,
@@ -307,10 +307,49 @@ pub struct RecordingInfo {
     pub missing: u64,
     /// Tags that will never come.
     pub gone: u64,
+    /// Which part is there of the tags that are there or may still come, from 0 to 1.
+    pub progress: f64,
     /// Whether it has ended and nothing more can come.
     pub complete: bool,
+    /// How far it is.
+    pub state: RecordingState,
+    /// The files that it has become so far, in order.
+    pub files: Vec<RecordingFile>,
+    /// Whether its journal has the tags; if not, only the files have.
+    pub journal: bool,
     /// Its journal.
     pub path: PathBuf,
+}
+
+/// How far a recording is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordingState {
+    /// It goes on.
+    Recording,
+    /// It has ended, and what is missing may still come.
+    Filling,
+    /// It has ended, and nothing more can come; its files may not be whole yet.
+    Ended,
+    /// Its files are whole.
+    Whole,
+}
+
+/// One file of a recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingFile {
+    /// Its name, in the directory of its journal.
+    pub name: String,
+    /// When its first frame came, in milliseconds since 1970.
+    pub started_ms: i64,
+    /// From the recording's beginning to the file's, in milliseconds.
+    pub offset_ms: u64,
+    /// How long it is, in milliseconds.
+    pub length_ms: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Stretches in it that never came.
+    pub holes: u64,
 }
 
 impl FeedStatus {

@@ -55,7 +55,7 @@ fn link_by(relay: &Node, address: SocketAddr) -> String {
 }
 
 fn studio(data: &Path) -> testkit::Launch {
-    Node::studio(FIRSTMILE).data(data).config("[record]\nall = true\n")
+    Node::studio(FIRSTMILE).data(data).config("[record]\nall = true\nformat = \"journal\"\n")
 }
 
 fn recordings(studio: &Node) -> Vec<Value> {

@@ -9,6 +9,8 @@ use testkit::frames::{Frames, assert_contiguous_run, assert_equal};
 use testkit::{Node, PATIENCE, fixture, tempdir, wait_for};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
+/// Journals stay as they are, to be exported.
+const JOURNALS: &str = "[record]\nformat = \"journal\"\n";
 
 /// The recordings as the running studio lists them.
 fn recordings(studio: &Node) -> Vec<Value> {
@@ -63,7 +65,7 @@ fn a_recording_survives_the_kill_of_its_studio() {
     let clip = fixture::clip();
     let source = Frames::of(&clip).unwrap();
 
-    let studio = Node::studio(FIRSTMILE).data(&data).start().unwrap();
+    let studio = Node::studio(FIRSTMILE).data(&data).config(JOURNALS).start().unwrap();
     assert_eq!(studio.json(&["record", "on", "camera"])["recorded"], true);
     let first = FfmpegPublish::new(&clip, &studio.url(&studio.key("camera"))).start();
     let live = wait_recording(&studio, 0, |recording| number(recording, "tags") > 150);
@@ -74,7 +76,7 @@ fn a_recording_survives_the_kill_of_its_studio() {
     studio.kill().unwrap();
     drop(first);
 
-    let studio = Node::studio(FIRSTMILE).data(&data).start().unwrap();
+    let studio = Node::studio(FIRSTMILE).data(&data).config(JOURNALS).start().unwrap();
     let killed = recordings(&studio).remove(0);
     assert_eq!(killed["complete"], true, "nobody has more of it");
     assert!(number(&killed, "tags") >= number(&live, "tags"));
@@ -114,7 +116,7 @@ fn a_recording_survives_the_kill_of_its_studio() {
 fn recording_begins_and_ends_in_the_middle() {
     let dir = tempdir().unwrap();
     let clip = fixture::clip();
-    let studio = Node::studio(FIRSTMILE).start().unwrap();
+    let studio = Node::studio(FIRSTMILE).config(JOURNALS).start().unwrap();
     let _encoder = FfmpegPublish::new(&clip, &studio.url(&studio.key("camera")))
         .speed(Speed::Times(2.0))
         .forever()
@@ -148,7 +150,7 @@ fn what_comes_by_a_relay_is_recorded() {
     let relay = Node::relay(FIRSTMILE).start().unwrap();
     let studio = Node::studio(FIRSTMILE)
         .join(relay.join_link())
-        .config("[record]\nall = true\n")
+        .config(&format!("{JOURNALS}all = true\n"))
         .start()
         .unwrap();
     studio.wait_links(1);

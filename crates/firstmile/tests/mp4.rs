@@ -112,7 +112,7 @@ fn encoded(dir: &Path, source: &str, codec: &str) -> Vec<u8> {
         .args("-nostdin -v error -y -f lavfi -i".split(' '))
         .arg(source)
         .args(codec.split(' '))
-        .args("-t 1 -movflags empty_moov+frag_every_frame+default_base_moof -f mp4".split(' '))
+        .args("-t 1 -movflags delay_moov+frag_every_frame+default_base_moof -f mp4".split(' '))
         .arg(&path)
         .output()
         .unwrap();

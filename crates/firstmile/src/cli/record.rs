@@ -2,17 +2,18 @@
 //! journals themselves are files, and read as such.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use hyper::Method;
 
 use super::client::Client;
 use super::{Output, RecordAction, RecordArgs, feed};
-use crate::config::studio::Record;
+use crate::config::record::Record;
 use crate::config::value::Span;
+use crate::date::Date;
 use crate::egress::record;
-use crate::egress::record::flv::Exported;
+use crate::egress::record::Exported;
 use crate::error::Hint;
 use crate::platform::{self, Role};
 use crate::secret::FeedName;
@@ -33,8 +34,17 @@ pub async fn run(args: &RecordArgs) -> anyhow::Result<String> {
         RecordAction::Export { which, file } => {
             let recordings = list(&data, args.dir.as_deref()).await?;
             let recording = choose(recordings, which)?;
+            if !recording.journal {
+                let names =
+                    recording.files.iter().map(|file| recording.path.with_file_name(&file.name));
+                let names: Vec<_> = names.map(|path| path.display().to_string()).collect();
+                return Err(anyhow!("this recording is a file already: {}", names.join(", "))).hint(
+                    "copy it; to keep journals beside the files, write `keep_journal = true` under \
+                     [record] in the studio's configuration file",
+                );
+            }
             let (journal, to) = (recording.path.clone(), file.clone());
-            let export = tokio::task::spawn_blocking(move || record::flv::export(&journal, &to));
+            let export = tokio::task::spawn_blocking(move || record::export(&journal, &to));
             let exported = export.await?.with_context(|| {
                 format!(
                     "cannot write {} of the recording {}",
@@ -42,7 +52,7 @@ pub async fn run(args: &RecordArgs) -> anyhow::Result<String> {
                     recording.publication
                 )
             })?;
-            Answer::Exported(recording, file.clone(), exported)
+            Answer::Exported(recording, exported)
         }
     };
     Ok(match args.output {
@@ -55,7 +65,7 @@ pub async fn run(args: &RecordArgs) -> anyhow::Result<String> {
 enum Answer {
     Switched(FeedInfo),
     All(Vec<RecordingInfo>),
-    Exported(RecordingInfo, PathBuf, Exported),
+    Exported(RecordingInfo, Exported),
 }
 
 async fn switch(data: &Path, name: &FeedName, on: bool) -> anyhow::Result<FeedInfo> {
@@ -107,10 +117,11 @@ impl Answer {
         let value = match self {
             Self::Switched(feed) => serde_json::json!(feed),
             Self::All(recordings) => serde_json::json!({ "recordings": recordings }),
-            Self::Exported(recording, file, exported) => serde_json::json!({
+            Self::Exported(recording, exported) => serde_json::json!({
                 "feed": recording.feed,
                 "publication": recording.publication,
-                "file": file,
+                "file": exported.files.first(),
+                "files": exported.files,
                 "tags": exported.tags,
                 "bytes": exported.bytes,
                 "length_ms": exported.length_ms,
@@ -133,38 +144,49 @@ impl Answer {
                 "There are no recordings. Switch one on: firstmile record on camera\n".into()
             }
             Self::All(recordings) => table(recordings),
-            Self::Exported(recording, file, exported) => told(recording, file, exported),
+            Self::Exported(recording, exported) => told(recording, exported),
         }
     }
 }
 
 fn table(recordings: &[RecordingInfo]) -> String {
     let mut text = format!(
-        "{:<14}  {:<10}  {:<20}  {:>10}  {:>9}  {:>8}  {:>8}  STATE\n",
-        "FEED", "RECORDING", "BEGAN (UTC)", "LENGTH", "MB", "MISSING", "GONE"
+        "{:<14}  {:<10}  {:<20}  {:>10}  {:>9}  {:>8}  {:>8}  {:<8}  FILES\n",
+        "FEED", "RECORDING", "BEGAN (UTC)", "LENGTH", "MB", "MISSING", "GONE", "STATE"
     );
     for recording in recordings {
         let seconds = recording.length_ms / 1_000;
         let length = format!("{}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
         let _ = writeln!(
             text,
-            "{:<14}  {:<10}  {:<20}  {:>10}  {:>9.1}  {:>8}  {:>8}  {}",
+            "{:<14}  {:<10}  {:<20}  {:>10}  {:>9.1}  {:>8}  {:>8}  {:<8}  {}",
             recording.feed,
             &recording.publication[..recording.publication.len().min(8)],
-            date(recording.started_ms),
+            Date::of_unix_ms(recording.started_ms).to_string(),
             length,
             recording.bytes as f64 / 1e6,
             recording.missing,
             recording.gone,
             if recording.complete { "complete" } else { "open" },
+            names(recording),
         );
     }
     text
 }
 
-fn told(recording: &RecordingInfo, file: &Path, exported: &Exported) -> String {
+/// The names of a recording's files.
+fn names(recording: &RecordingInfo) -> String {
+    match &recording.files[..] {
+        [] => "-".to_owned(),
+        [file] => file.name.clone(),
+        [file, rest @ ..] => format!("{} and {} more", file.name, rest.len()),
+    }
+}
+
+fn told(recording: &RecordingInfo, exported: &Exported) -> String {
     let length = Span(std::time::Duration::from_millis(exported.length_ms));
-    let mut text = format!("Wrote {}: {length}, {} tags.\n", file.display(), exported.tags);
+    let files: Vec<_> = exported.files.iter().map(|file| file.display().to_string()).collect();
+    let mut text = format!("Wrote {}: {length}, {} tags.\n", files.join(", "), exported.tags);
     if exported.holes > 0 {
         let _ = writeln!(text, "{} holes that nothing can fill were passed over.", exported.holes);
     }
@@ -180,28 +202,13 @@ fn told(recording: &RecordingInfo, file: &Path, exported: &Exported) -> String {
     text
 }
 
-/// A date and a time of day, UTC.
-fn date(unix_ms: i64) -> String {
-    let seconds = unix_ms.div_euclid(1_000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Years that begin in March, from one that began an era of 400 of them.
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = era * 400 + year + later;
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
+    use crate::status::RecordingState;
     use clap::Parser;
+    use std::path::PathBuf;
 
     async fn record(data: &Path, line: &str) -> anyhow::Result<String> {
         let data = data.to_str().unwrap();
@@ -210,22 +217,6 @@ mod tests {
             panic!("not the record command")
         };
         run(&args).await
-    }
-
-    #[test]
-    fn dates() {
-        for (ms, text) in [
-            (0, "1970-01-01 00:00:00"),
-            (951_782_399_999, "2000-02-28 23:59:59"),
-            (951_782_400_000, "2000-02-29 00:00:00"),
-            (1_709_251_199_000, "2024-02-29 23:59:59"),
-            (4_107_542_400_000, "2100-03-01 00:00:00"),
-            (-1, "1969-12-31 23:59:59"),
-        ] {
-            assert_eq!(date(ms), text);
-        }
-        date(i64::MIN);
-        date(i64::MAX);
     }
 
     #[test]
@@ -240,7 +231,11 @@ mod tests {
             tags: 1,
             missing: 0,
             gone: 2,
+            progress: 1.0,
             complete: true,
+            state: RecordingState::Ended,
+            files: Vec::new(),
+            journal: true,
             path: PathBuf::new(),
         };
         let all = || vec![recording("camera", "aabbccdd01"), recording("camera", "aabbccee02")];

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rtmp::{amf0, name};
 use serde::{Deserialize, Deserializer};
 
-use super::value::{BitRate, Size, Span};
-use super::{ConfigError, at_least, at_most, duration, within};
+use super::value::{BitRate, Size};
+use super::{ConfigError, at_least, at_most, duration, some_duration, within};
 
 /// Bounds on what strangers and tenants may take.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -298,10 +298,6 @@ impl Rtmp {
         }
         Ok(())
     }
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    Span::deserialize(deserializer).map(|span| Some(span.0))
 }
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {

@@ -3,6 +3,7 @@
 mod backhaul;
 mod limits;
 mod measure;
+pub mod record;
 pub mod relay;
 mod spool;
 pub mod studio;
@@ -131,6 +132,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 
 fn some_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     size(deserializer).map(Some)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
 }
 
 fn at_least(key: &'static str, value: usize, least: usize) -> Result<(), ConfigError> {

@@ -2,16 +2,17 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::record::Record;
 use super::relay::{default_http, default_rtmp, default_rtmps};
 use super::value::Listen;
 use super::{
     ConfigError, Limits, Ring, StudioBackhaul, Tls, TlsFiles, check_http, check_webhooks, duration,
-    http_password, http_token, read_file, size, within,
+    http_password, http_token, read_file, within,
 };
 use crate::cli::StudioArgs;
 use crate::events::webhook::Webhook;
@@ -62,32 +63,6 @@ pub struct Config {
     pub ring: Ring,
     /// Who is told what happens.
     pub webhooks: Vec<Webhook>,
-}
-
-/// What is recorded, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Record {
-    /// Where recordings are kept, instead of in the data directory.
-    pub dir: Option<PathBuf>,
-    /// Whether every feed is recorded.
-    pub all: bool,
-    /// Bytes of the disk that recordings leave free.
-    #[serde(deserialize_with = "size")]
-    pub keep_free: u64,
-}
-
-impl Record {
-    /// Where recordings are kept.
-    pub fn dir(&self, data: &Path) -> PathBuf {
-        self.dir.clone().unwrap_or_else(|| data.join("recordings"))
-    }
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self { dir: None, all: false, keep_free: 1 << 30 }
-    }
 }
 
 /// What players get.
@@ -204,6 +179,7 @@ impl Config {
         check_http(config.http, config.http_token.as_ref(), config.http_password.as_ref())?;
         within("play.max_delay", config.play.max_delay, LEAST_MAX_DELAY, MOST_MAX_DELAY)?;
         config.backhaul.check()?;
+        config.record.check()?;
         config.limits.check()?;
         config.ring.check()?;
         check_webhooks(&config.webhooks)?;
@@ -269,11 +245,13 @@ pub fn links(source: &str, stdin: &mut impl Read) -> Result<Vec<JoinLink>, Confi
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use super::super::record::RecordFormat;
     use super::*;
     use crate::cli::{Cli, Command};
     use crate::identity::PublicKey;
     use crate::secret::Secret;
     use clap::Parser;
+    use std::path::Path;
 
     const EXAMPLE: &str = include_str!("../../../../config/studio.example.toml");
 
@@ -348,8 +326,15 @@ mod tests {
         assert!(record.all);
         assert_eq!(record.keep_free, 1 << 30);
         assert_eq!(record.dir(Path::new("/d")), Path::new("/d/recordings"));
-        let text = "[record]\ndir = \"/video\"\nkeep_free = \"20 GiB\"\n";
+        let text = "[record]\ndir = \"/video\"\nkeep_free = \"20 GiB\"\nformat = \"flv\"\n\
+                    split_time = \"1h\"\nsplit_bytes = \"4 GiB\"\nkeep_journal = true\n";
         let record = load(&[], text, "").unwrap().record;
+        assert_eq!((record.format, record.keep_journal), (RecordFormat::Flv, true));
+        assert_eq!(record.split_time, Some(Duration::from_secs(3_600)));
+        assert_eq!(record.split_bytes, Some(4 << 30));
+        let error = load(&[], "[record]\nsplit_time = \"1s\"\n", "").unwrap_err().to_string();
+        assert_eq!(error, "record.split_time: it must be 10s or more");
+        load(&[], "[record]\nname = \"../{feed}\"\n", "").unwrap_err();
         assert_eq!(record.dir(Path::new("/d")), Path::new("/video"));
         assert_eq!(record.keep_free, 20 << 30);
     }

@@ -15,6 +15,7 @@ use hub::{Feed, Join, Next, Policy};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{DemoArgs, Output};
+use crate::config::record::Record;
 use crate::config::{Backhaul, Limits, Measure, Ring, Spool, StudioBackhaul, relay, studio};
 use crate::error::EXIT_FAILED;
 use crate::relay::Relay;
@@ -71,7 +72,7 @@ pub async fn run(args: &DemoArgs, shutdown: CancellationToken) -> Result<ExitCod
         http_password: None,
         backhaul: StudioBackhaul::default(),
         play: studio::Play::default(),
-        record: studio::Record::default(),
+        record: Record::default(),
         trace_rtmp: false,
         limits: Limits::default(),
         ring: Ring::default(),

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use media::Codec;
 
-use super::boxes::{descriptor, full};
+use super::boxes::{boxed, descriptor, full};
 
 /// Sample rates by their index (ISO/IEC 14496-3 §1.6.3.4).
 const RATES: [u32; 13] = [
@@ -83,7 +83,7 @@ impl Audio {
             Coding::Aac(config, _) => esds(out, 0x40, Some(config)),
             Coding::Mp3 => esds(out, 0x6b, None),
             Coding::Opus(content) => {
-                super::boxes::boxed(out, b"dOps", |out| out.put_slice(content))
+                boxed(out, b"dOps", |out| out.put_slice(content));
             }
             Coding::Flac(info, _) => full(out, b"dfLa", 0, 0, |out| {
                 // The last metadata block, of type STREAMINFO.

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::Node;
 use super::uplink::Uplink;
+use crate::egress::record::Opened;
 use crate::events::{About, Events, Kind, Severity};
 use crate::secret::FeedName;
 use crate::status::{
@@ -15,7 +16,7 @@ use crate::status::{
     Status, feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
-use crate::web::{self, ApiError, FeedChange};
+use crate::web::{self, ApiError, FeedChange, RecordingDetail};
 use crate::when::When;
 
 impl web::Node for Node {
@@ -176,6 +177,19 @@ impl web::Node for Node {
 
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError> {
         Ok(self.recorder.list())
+    }
+
+    fn recording(&self, name: &str) -> Result<RecordingDetail, ApiError> {
+        let (recording, parts) = self.recorder.recording(name)?;
+        Ok(RecordingDetail { recording, parts })
+    }
+
+    fn recording_file(&self, name: &str, number: usize) -> Result<Opened, ApiError> {
+        Ok(self.recorder.open_file(name, number)?)
+    }
+
+    fn delete_recording(&self, name: &str) -> Result<(), ApiError> {
+        Ok(self.recorder.delete(name)?)
     }
 
     fn remove_feed(&self, name: &str) -> Result<(), ApiError> {

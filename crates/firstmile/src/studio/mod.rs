@@ -165,6 +165,11 @@ impl Studio {
         });
         node.switch_recordings(&node.lock());
         node.lock().feeds.list().iter().for_each(|feed| node.apply_timing(feed));
+        let on_air = {
+            let node = Arc::downgrade(&node);
+            Arc::new(move |feed: &str| node.upgrade()?.find_feed(feed)?.publication())
+        };
+        node.recorder.make_files(&node.config.record, on_air);
         let backhaul = &node.config.backhaul;
         let dialer = Dialer::new(identity, backhaul.congestion).over(backhaul.transport);
         let (rtmp, rtmps, http) = (rtmp_listener, rtmps_listener, http_listener);

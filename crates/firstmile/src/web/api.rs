@@ -20,6 +20,7 @@ use super::qr::{self, Wanted};
 use super::routes::{self, Part, routes};
 use super::sessions::Login;
 use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages};
+use crate::egress::record::ShelfError;
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -43,7 +44,7 @@ pub(super) const ROUTES: Part = routes! {
     put "/api/v1/feeds/{name}/validity" set_validity;
     put "/api/v1/feeds/{name}/pause" set_paused;
     put "/api/v1/feeds/{name}/recording" set_recording;
-    get "/api/v1/recordings" recordings;
+    get "/api/v1/recordings" all_recordings;
     get "/api/v1/session" session;
     post "/api/v1/login" log_in;
     post "/api/v1/logout" log_out;
@@ -244,7 +245,7 @@ async fn change_feed(
     changed.await.map(Json)
 }
 
-async fn recordings(
+async fn all_recordings(
     context: Shared,
     headers: HeaderMap,
 ) -> Result<Json<Vec<RecordingInfo>>, ApiError> {
@@ -402,7 +403,7 @@ pub struct ErrorBody {
 }
 
 impl ApiError {
-    fn new(status: StatusCode, error: &str, hint: &str) -> Self {
+    pub(super) fn new(status: StatusCode, error: &str, hint: &str) -> Self {
         Self { status, body: ErrorBody { error: error.to_owned(), hint: hint.to_owned() } }
     }
 
@@ -490,6 +491,22 @@ impl From<StoreError> for ApiError {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, &error.to_string(), &error.hint())
+    }
+}
+
+impl From<ShelfError> for ApiError {
+    fn from(error: ShelfError) -> Self {
+        let (status, hint) = match &error {
+            ShelfError::OnAir => {
+                (StatusCode::CONFLICT, "end it first: stop the encoder, or switch recording off")
+            }
+            ShelfError::Unknown | ShelfError::NoFile => {
+                (StatusCode::NOT_FOUND, "see /api/v1/recordings for those there are")
+            }
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "see the studio's log, and its disk"),
+        };
+        let error = anyhow::Error::from(error);
+        Self::new(status, &format!("{error:#}"), hint)
     }
 }
 

@@ -10,6 +10,7 @@ mod pages;
 mod pairing;
 mod patience;
 mod qr;
+mod recordings;
 mod routes;
 mod sessions;
 
@@ -32,13 +33,16 @@ use tokio::task::JoinSet;
 pub use api::{ApiError, ErrorBody, FeedChange, NewFeed, SetAuth, SetRecording, SetValidity};
 pub use auth::AllowedHosts;
 pub use pairing::{NewInvite, NewInviteAnswer, NewRelay};
+pub use recordings::RecordingDetail;
 
 use crate::config::Measure;
+use crate::egress::record::Opened;
 use crate::events::Events;
 use crate::secret::{Password, Token};
 use crate::status::{FeedInfo, InviteInfo, RecordingInfo, RelayInfo, Status, StudioInfo};
 use crate::when::When;
 use patience::Patience;
+use recordings::Tickets;
 use sessions::Sessions;
 
 /// Most connections at one time: browsers open six each, and each costs a task.
@@ -93,6 +97,18 @@ pub trait Node: Send + Sync + 'static {
     fn change_feed(&self, name: &str, change: FeedChange) -> Result<FeedInfo, ApiError>;
     /// Every publication that is recorded, oldest first.
     fn recordings(&self) -> Result<Vec<RecordingInfo>, ApiError>;
+    /// One recording, with what each of its files lacks.
+    fn recording(&self, _name: &str) -> Result<RecordingDetail, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Opens a file of a recording, by its place from 1.
+    fn recording_file(&self, _name: &str, _number: usize) -> Result<Opened, ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
+    /// Deletes a recording that has ended, with its files.
+    fn delete_recording(&self, _name: &str) -> Result<(), ApiError> {
+        Err(ApiError::feeds_belong_to_the_studio())
+    }
     /// Forgets a feed and closes its encoder and players.
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
     /// A studio's relays.
@@ -141,6 +157,7 @@ struct Context {
     public: bool,
     /// There is a page on which strangers measure their way here.
     meter: Option<Arc<measure::Meter>>,
+    tickets: Tickets,
 }
 
 /// The API for a door that the whole world reaches.
@@ -154,8 +171,9 @@ impl Public {
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
         // People log in where the owner has opened the dashboard, not on the encoders' door.
         let sessions = Sessions::new(None, Instant::now());
-        let (private, public) = (true, true);
-        let context = Context { node, token, sessions, hosts, private, public, meter: None };
+        let (private, public, tickets) = (true, true, Tickets::default());
+        let context =
+            Context { node, token, sessions, hosts, private, public, meter: None, tickets };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -168,8 +186,8 @@ impl Public {
     ) -> Self {
         let meter = Some(measure::Meter::new(bounds, host, region));
         let sessions = Sessions::new(None, Instant::now());
-        let (private, public) = (true, true);
-        let context = Context { node, token, sessions, hosts, private, public, meter };
+        let (private, public, tickets) = (true, true, Tickets::default());
+        let context = Context { node, token, sessions, hosts, private, public, meter, tickets };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -226,7 +244,8 @@ pub async fn serve(
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
     let sessions = Sessions::new(password, Instant::now());
-    let context = Context { node, token, sessions, hosts, private, public: false, meter: None };
+    let (public, meter, tickets) = (false, None, Tickets::default());
+    let context = Context { node, token, sessions, hosts, private, public, meter, tickets };
     let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());

@@ -19,7 +19,7 @@ pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type and content of each file.
-pub(super) const FILES: [(&str, &str, &str); 14] = [
+pub(super) const FILES: [(&str, &str, &str); 15] = [
     ("/", HTML, include_str!("ui/index.html")),
     ("/style.css", CSS, include_str!("ui/style.css")),
     ("/icon.svg", SVG, include_str!("ui/icon.svg")),
@@ -34,6 +34,7 @@ pub(super) const FILES: [(&str, &str, &str); 14] = [
     ("/follow.js", SCRIPT, include_str!("ui/follow.js")),
     ("/keys.js", SCRIPT, include_str!("ui/keys.js")),
     ("/pair.js", SCRIPT, include_str!("ui/pair.js")),
+    ("/recordings.js", SCRIPT, include_str!("ui/recordings.js")),
 ];
 
 /// The files of the page; nothing in them is secret.

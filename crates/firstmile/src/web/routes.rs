@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 
-use super::{Context, api, pairing};
+use super::{Context, api, pairing, recordings};
 
 /// Every list of routes. A module with calls of its own makes one with [`routes!`] and stands here.
 ///
 /// A new call is a line in a list, and its description in `openapi.json`: a test in `openapi.rs` says
 /// what is missing, one in `tests/e2e_events.rs` which answer is not as it is described.
-const PARTS: &[Part] = &[api::ROUTES, pairing::ROUTES];
+const PARTS: &[Part] = &[api::ROUTES, pairing::ROUTES, recordings::ROUTES];
 
 /// The routes of one module.
 pub(super) struct Part {

@@ -22,7 +22,7 @@ use testkit::{Node, PATIENCE, wait_for, wait_until};
 
 use super::{FIRSTMILE, HONEST, MIB, assert_bounded, assert_serves, run};
 
-const RECORD: &str = "[record]\nall = true\n";
+const RECORD: &str = "[record]\nall = true\nkeep_journal = true\n";
 
 /// A studio, and a relay whose words a test chooses.
 struct House {

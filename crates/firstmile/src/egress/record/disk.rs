@@ -4,19 +4,24 @@ use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use media::PublicationId;
 use tracing::{info, warn};
 
-use super::format::{FileHead, RecordHead, Source};
+use super::files::{Document, Told};
+use super::format::{FileHead, RecordHead, Source, unix_ms};
 use super::index::Index;
 use super::scan::{self, JournalError};
 use super::state::{Job, MAX_JOURNALS, State};
 use crate::secret::FeedName;
-use crate::status::RecordingInfo;
+use crate::status::{RecordingInfo, RecordingState};
 
 /// What the files' names end with.
 const EXTENSION: &str = "journal";
+/// How long, in milliseconds since it began, a deleted recording is remembered: relays keep what
+/// they have for a day at most, and a publication may be long.
+const FORGOTTEN_AFTER: i64 = 14 * 24 * 3_600 * 1_000;
 
 /// Finds the journals in the directory.
 pub(super) fn find(dir: &Path, state: &mut State) -> io::Result<()> {
@@ -44,6 +49,17 @@ pub(super) fn find(dir: &Path, state: &mut State) -> io::Result<()> {
             }
         }
         let publication = index.head.publication;
+        if index.is_deleted() {
+            Document::remove(&path);
+        }
+        if is_forgotten(&index) {
+            // No relay keeps it any more.
+            let _ = fs::remove_file(&path);
+            continue;
+        }
+        if let Some(document) = Document::read(&path) {
+            state.files.insert(publication, document.told());
+        }
         let is_over_here = index.is_from_here() && index.ended().is_none();
         let end = index.highest().map_or(0, |highest| highest + 1);
         state.insert(index);
@@ -66,8 +82,13 @@ pub(super) fn find(dir: &Path, state: &mut State) -> io::Result<()> {
 /// If the directory cannot be read.
 pub fn list(dir: &Path) -> io::Result<Vec<RecordingInfo>> {
     let paths = if dir.exists() { journals(dir)? } else { Vec::new() };
-    let found = paths.iter().filter_map(|path| load(dir, path).ok());
-    let mut all: Vec<_> = found.map(|found| info_of(dir, &found.index)).collect();
+    let found = paths.iter().filter_map(|path| Some((path, load(dir, path).ok()?.index)));
+    let found = found.filter(|(_, index)| !index.is_deleted());
+    let info = |(path, index): (&PathBuf, Index)| {
+        let told = Document::read(path).map(|document| document.told());
+        info_of(dir, &index, told.as_ref())
+    };
+    let mut all: Vec<_> = found.map(info).collect();
     all.sort_by(oldest_first);
     Ok(all)
 }
@@ -105,6 +126,12 @@ fn load(dir: &Path, file: &Path) -> Result<scan::Found, JournalError> {
     if path(dir, &found.index.head) == file { Ok(found) } else { Err(JournalError::NotAJournal) }
 }
 
+/// Whether a deleted recording need not be known any more.
+fn is_forgotten(index: &Index) -> bool {
+    let age = unix_ms(SystemTime::now()).saturating_sub(index.head.started);
+    index.is_deleted() && age > FORGOTTEN_AFTER
+}
+
 fn repair(path: &Path, len: u64) -> io::Result<()> {
     let file = fs::OpenOptions::new().write(true).open(path)?;
     file.set_len(len)?;
@@ -120,8 +147,13 @@ pub(super) fn hex(publication: PublicationId) -> String {
     publication.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(super) fn info_of(dir: &Path, index: &Index) -> RecordingInfo {
+/// What people are told of a publication.
+pub(super) fn info_of(dir: &Path, index: &Index, told: Option<&Told>) -> RecordingInfo {
     let summary = index.summary();
+    let missing = index.missing();
+    let complete = index.is_complete() && index.unwritten == 0;
+    let has_files = told.is_some_and(|told| told.complete && told.tags == summary.tags);
+    let known = summary.tags.saturating_add(missing).max(1);
     RecordingInfo {
         feed: index.head.feed.to_string(),
         publication: hex(index.head.publication),
@@ -133,9 +165,18 @@ pub(super) fn info_of(dir: &Path, index: &Index) -> RecordingInfo {
         length_ms: summary.length_ms(),
         bytes: summary.bytes,
         tags: summary.tags,
-        missing: index.missing(),
+        missing,
         gone: summary.gone,
-        complete: index.is_complete() && index.unwritten == 0,
+        progress: if missing == 0 { 1.0 } else { summary.tags as f64 / known as f64 },
+        complete,
+        state: match (index.ended(), missing) {
+            (None, _) => RecordingState::Recording,
+            (Some(_), 1..) => RecordingState::Filling,
+            (Some(_), 0) if has_files => RecordingState::Whole,
+            (Some(_), 0) => RecordingState::Ended,
+        },
+        files: told.map(|told| told.files.clone()).unwrap_or_default(),
+        journal: !index.is_emptied(),
         path: path(dir, &index.head),
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   tap (hub), ingest/backhaul --append--> index --queue--> writer --> DIR/FEED/PUBLICATION.journal
-//!                              <--wanted-- (ranges)                      | export
-//!                                                                        v  FLV
+//!                              <--wanted-- (ranges)                      | filer, export
+//!                                                                        v
+//!                                                            DIR/FEED/NAME.mp4 (or .flv)
 //! ```
 //!
 //! Nobody waits for the disk: a tag that the disk has no time or no room for is dropped, counted,
@@ -12,15 +13,22 @@
 
 mod crc;
 mod disk;
+mod export;
 mod feed;
-pub mod flv;
+mod filer;
+mod files;
+mod film;
+mod flv;
 mod format;
 mod index;
+mod line;
 mod ranges;
 mod scan;
 mod share;
+mod shelf;
 mod state;
 pub mod tap;
+mod walk;
 mod writer;
 
 #[cfg(test)]
@@ -30,16 +38,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tracing::warn;
 
 pub use disk::list;
+pub use export::{ExportError, Exported, export};
 pub use feed::{FeedRecorder, Unfinished};
+pub use filer::OnAir;
+pub use film::{Mark, Part};
 pub use format::Source;
 pub use scan::JournalError;
+pub use shelf::{Opened, ShelfError};
 
+use crate::config::record::{Record, RecordFormat};
 use crate::platform;
 use crate::secret::FeedName;
 use crate::status::{Recording, RecordingInfo};
@@ -64,6 +77,7 @@ struct Shared {
     /// Told when feeds are switched.
     switched: watch::Sender<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    filer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Recorder {
@@ -88,6 +102,7 @@ impl Recorder {
             stop: Condvar::new(),
             switched: watch::Sender::new(()),
             writer: Mutex::default(),
+            filer: Mutex::default(),
         });
         if is_usable {
             let writer = shared.clone();
@@ -104,6 +119,25 @@ impl Recorder {
             }
         }
         Self(shared)
+    }
+
+    /// Makes files of journals from now on. `on_air` says which publication of a feed goes on,
+    /// and is asked once a second.
+    pub fn make_files(&self, record: &Record, on_air: OnAir) {
+        if record.format == RecordFormat::Journal || lock(&self.0.writer).is_none() {
+            return;
+        }
+        let (shared, settings) = (self.0.clone(), filer::Settings::of(record, on_air));
+        let filing = std::thread::Builder::new()
+            .name("files".into())
+            .spawn(move || filer::run(&shared, settings));
+        match filing {
+            Ok(handle) => *lock(&self.0.filer) = Some(handle),
+            Err(error) => {
+                let alarm = format!("no files are made of recordings: {error}");
+                self.0.lock().files_alarm = Some(alarm);
+            }
+        }
     }
 
     /// Where the journals are.
@@ -155,7 +189,7 @@ impl Recorder {
             let recording = Recording { on, dropped: feed.dropped, alarm, ..Recording::default() };
             all.insert(name.clone(), recording);
         }
-        for index in state.journals.values().filter(|index| index.has_records()) {
+        for index in state.journals.values().filter(|index| state.is_shown(index)) {
             let summary = index.summary();
             let recording = all.entry(index.head.feed.clone()).or_default();
             recording.publications += 1;
@@ -169,24 +203,40 @@ impl Recorder {
     /// Every publication that is recorded, oldest first.
     pub fn list(&self) -> Vec<RecordingInfo> {
         let state = self.0.lock();
-        let of = |index: &Index| (index.file_len > 0, disk::info_of(&self.0.dir, index));
-        let written = state.journals.values().filter(|index| index.has_records());
-        let all: Vec<_> = written.map(of).collect();
+        let shown = state.journals.values().filter(|index| state.is_shown(index));
+        let of = |index: &Index| {
+            let told = state.files.get(&index.head.publication);
+            (index.file_len > 0, disk::info_of(&self.0.dir, index, told))
+        };
+        let all: Vec<_> = shown.map(of).collect();
         drop(state);
-        // Whoever needs the room takes journals away.
-        let is_there = |(has_file, info): &(bool, RecordingInfo)| !has_file || info.path.exists();
-        let mut all: Vec<_> = all.into_iter().filter(is_there).map(|(_, info)| info).collect();
+        // Whoever needs the room takes files away.
+        let what_is_there = |(has_file, mut info): (bool, RecordingInfo)| {
+            info.files.retain(|file| info.path.with_file_name(&file.name).exists());
+            let is_there = !has_file || info.path.exists();
+            (is_there && (info.journal || !info.files.is_empty())).then_some(info)
+        };
+        let mut all: Vec<_> = all.into_iter().filter_map(what_is_there).collect();
         all.sort_by(disk::oldest_first);
         all
     }
 
-    /// Writes what is queued, and stops. Waits for the disk.
+    /// Writes what is queued, and stops. Waits for the disk; for files that take longer than some
+    /// seconds it does not wait: they are made at the next start.
     pub fn close(&self) {
         self.0.lock().is_stopping = true;
         self.0.work.notify_all();
         self.0.stop.notify_all();
         if let Some(writer) = lock(&self.0.writer).take() {
             let _ = writer.join();
+        }
+        self.0.lock().is_filed = true;
+        self.0.stop.notify_all();
+        if let Some(filer) = lock(&self.0.filer).take() {
+            let patience = Instant::now() + filer::LAST + Duration::from_secs(1);
+            while !filer.is_finished() && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 

@@ -69,6 +69,16 @@ impl Reader {
         })
     }
 
+    /// Reads as far as `len` from now on: whole records that the writer vouches for, of a file that
+    /// it goes on with.
+    pub(super) fn limit(&mut self, len: u64) -> io::Result<()> {
+        self.len = len;
+        self.verify_from = u64::MAX;
+        // What was read ahead may have changed since.
+        self.file.seek(SeekFrom::Start(self.stands_at))?;
+        Ok(())
+    }
+
     /// What the file says of its publication.
     pub(super) fn head(&self) -> &FileHead {
         &self.head

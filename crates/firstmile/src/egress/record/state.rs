@@ -1,12 +1,13 @@
 //! What the recorder knows, under its one lock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use media::PublicationId;
 use tracing::warn;
 
+use super::files::Told;
 use super::format::{RecordHead, Source};
 use super::index::Index;
 use super::share::Share;
@@ -22,14 +23,22 @@ pub(super) struct State {
     /// Feeds that are recorded, or were since the start.
     pub(super) feeds: BTreeMap<FeedName, FeedState>,
     pub(super) journals: HashMap<PublicationId, Index>,
+    /// What journals have become.
+    pub(super) files: HashMap<PublicationId, Told>,
+    /// Deleted publications of which files may be in the making.
+    pub(super) doomed: HashSet<PublicationId>,
     pub(super) shares: HashMap<Source, Arc<Share>>,
     pub(super) queue: VecDeque<Job>,
     /// Bytes in the queue and in the writer's hands.
     pub(super) queued: usize,
     pub(super) is_stopping: bool,
+    /// All is written: those who make files do what is left, and stop.
+    pub(super) is_filed: bool,
     /// Whether the disk takes tags now.
     pub(super) is_ready: bool,
     pub(super) alarm: Option<String>,
+    /// Why no file is made of some recording.
+    pub(super) files_alarm: Option<String>,
     /// Something of a relay was not recorded, as it has too much already.
     pub(super) is_crowded: bool,
 }
@@ -47,13 +56,28 @@ pub(super) struct FeedState {
 /// What the writer has to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Record { publication: PublicationId, head: RecordHead, body: Bytes },
+    Record {
+        publication: PublicationId,
+        head: RecordHead,
+        body: Bytes,
+    },
     Seal(PublicationId),
+    /// To put what a journal amounts to in its place; with `tags`, if it has so many.
+    Empty {
+        publication: PublicationId,
+        tags: Option<u64>,
+    },
 }
 
 impl State {
     pub(super) fn is_recorded(&self, feed: &FeedName) -> bool {
         self.feeds.get(feed).is_some_and(|feed| feed.since.is_some())
+    }
+
+    /// Whether people see a publication: it has something, and was not deleted.
+    pub(super) fn is_shown(&self, index: &Index) -> bool {
+        let is_doomed = self.doomed.contains(&index.head.publication);
+        index.has_records() && !index.is_deleted() && !is_doomed
     }
 
     /// What a source takes.
@@ -102,7 +126,7 @@ impl State {
                     .to_owned()
             })
         };
-        self.alarm.clone().or_else(full).or_else(crowded)
+        self.alarm.clone().or_else(full).or_else(crowded).or_else(|| self.files_alarm.clone())
     }
 
     /// Says what is wrong, in the log once.

@@ -79,9 +79,9 @@ fn journal(dir: &Path) -> PathBuf {
 }
 
 /// The bodies of video and audio in the file that the journal makes.
-fn exported(dir: &Path) -> (flv::Exported, Vec<Bytes>) {
+fn exported(dir: &Path) -> (Exported, Vec<Bytes>) {
     let file = dir.join("out.flv");
-    let exported = flv::export(&journal(dir), &file).unwrap();
+    let exported = export(&journal(dir), &file).unwrap();
     let read = media::flv::Reader::new(fs::read(&file).unwrap().into()).unwrap();
     let tags: Vec<Tag> = read.collect::<Result<_, _>>().unwrap();
     assert_eq!(tags[0].role, Role::Metadata);
@@ -223,7 +223,7 @@ proptest! {
         bytes.truncate(cut.max(20));
         bytes.extend_from_slice(&more);
         fs::write(journal(dir.path()), &bytes).unwrap();
-        let _ = flv::export(&journal(dir.path()), &dir.path().join("out.flv"));
+        let _ = export(&journal(dir.path()), &dir.path().join("out.flv"));
         // Whatever was lost is wanted, comes again, and the file is whole.
         let recorder = open(dir.path());
         let feed = camera(&recorder);
@@ -245,7 +245,7 @@ proptest! {
             fs::create_dir_all(dir.path().join(CAMERA)).unwrap();
             fs::write(journal(dir.path()), &bytes).unwrap();
             let _ = scan::load(&journal(dir.path()));
-            let _ = flv::export(&journal(dir.path()), &dir.path().join("out.flv"));
+            let _ = export(&journal(dir.path()), &dir.path().join("out.flv"));
         }
     }
 }
@@ -295,7 +295,7 @@ proptest! {
         feed.ended(PUBLICATION, 30);
         let _ = (feed.wanted(PUBLICATION, u64::MAX), feed.publications(), recorder.status());
         recorder.close();
-        let exported = flv::export(&journal(dir.path()), &dir.path().join("out.flv"));
+        let exported = export(&journal(dir.path()), &dir.path().join("out.flv"));
         prop_assert!(exported.is_ok(), "{exported:?}");
         prop_assert!(list(dir.path()).is_ok_and(|list| list.len() == 1));
     }

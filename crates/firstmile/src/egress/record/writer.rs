@@ -10,10 +10,10 @@ use bytes::Bytes;
 use media::PublicationId;
 use tracing::{info, warn};
 
-use super::Shared;
-use super::format::{Kind, RecordHead};
-use super::index::Index;
+use super::format::{FileHead, Kind, RECORD_HEAD, RecordHead};
+use super::index::{Index, SUMMARY, Summary};
 use super::state::{Job, RECORD_COST, State};
+use super::{Shared, files};
 use crate::config::value::Size;
 use crate::platform;
 
@@ -143,7 +143,7 @@ impl Writer<'_> {
     fn work(&mut self, jobs: Vec<Job>) {
         let cost = |job: &Job| match job {
             Job::Record { body, .. } => body.len() + RECORD_COST,
-            Job::Seal(_) => 0,
+            Job::Seal(_) | Job::Empty { .. } => 0,
         };
         let cost: usize = jobs.iter().map(cost).sum();
         let mut records: HashMap<_, usize> = HashMap::new();
@@ -154,6 +154,7 @@ impl Writer<'_> {
                     self.record(publication, head, &body);
                 }
                 Job::Seal(publication) => self.seal(publication),
+                Job::Empty { publication, tags } => self.empty(publication, tags),
             }
         }
         let publications: Vec<_> = self.files.keys().copied().collect();
@@ -303,6 +304,34 @@ impl Writer<'_> {
         }
     }
 
+    /// Puts what a journal amounts to in its place: files have what it had, or nobody wants it. It
+    /// stays known, so that its relay is not asked for it again.
+    ///
+    /// With `tags`, only if it has exactly so many; without, it amounts to nothing.
+    fn empty(&mut self, publication: PublicationId, tags: Option<u64>) {
+        self.flush(publication);
+        let state = self.shared.lock();
+        let index = state.journals.get(&publication);
+        let may_go = |index: &&Index| match tags {
+            Some(tags) => index.is_complete() && index.summary().tags == tags,
+            None => index.ended().is_some(),
+        };
+        let Some(index) = index.filter(may_go).filter(|index| !index.is_emptied()) else { return };
+        let (head, end) = (index.head.clone(), index.ended().unwrap_or_default());
+        let summary = tags.map_or(Summary::default(), |_| index.summary());
+        drop(state);
+        // Whoever has it open keeps its room on the disk.
+        self.files.remove(&publication);
+        let emptied = emptied(&head, end, summary);
+        match files::replace(&self.shared.path(&head), &emptied) {
+            Ok(()) => {
+                let len = emptied.len() as u64;
+                self.shared.lock().insert(Index::sealed(head, end, summary, len));
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
     /// Keeps the number of open files in bounds.
     fn close_some(&mut self) {
         while self.files.len() > MAX_OPEN {
@@ -330,6 +359,20 @@ impl Writer<'_> {
         self.tick();
         self.shared.lock().is_ready = false;
     }
+}
+
+/// A journal that has nothing but what it amounts to.
+fn emptied(head: &FileHead, end: u64, summary: Summary) -> Vec<u8> {
+    let mut content = head.encode();
+    let body = summary.encode();
+    RecordHead::sealed(end, &body).encode(head.seed(), &mut content);
+    content.extend_from_slice(&body);
+    content
+}
+
+/// Bytes of a journal that has nothing but what it amounts to.
+pub(super) fn emptied_len(head: &FileHead) -> u64 {
+    (head.encode().len() + RECORD_HEAD + SUMMARY) as u64
 }
 
 fn trouble(dir: &Path, error: &io::Error) -> String {

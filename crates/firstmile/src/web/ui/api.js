@@ -87,7 +87,6 @@ export const limit = (name, valid) => ask("PUT", `${feed(name)}/validity`, valid
 /** `timing` has what is to be set of `play_delay_ms` and `play_max_delay_ms`; null: as for all feeds. */
 export const setTiming = (name, timing) => ask("PATCH", feed(name), timing);
 export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
-export const record = (name, on) => ask("PUT", `${feed(name)}/recording`, { on });
 
 export const joinRelay = (link) => ask("POST", "/api/v1/relays", { link });
 export const leaveRelay = (key) => ask("DELETE", `/api/v1/relays/${encodeURIComponent(key)}`);
@@ -102,6 +101,14 @@ export async function lists(role) {
   if (role !== "relay") return { relays: await list("relays") };
   const [studios, invites] = await Promise.all([list("studios"), list("invites")]);
   return { studios, invites };
+}
+
+export const recordings = async () => (await ask("GET", "/api/v1/recordings")).json();
+export const removeRecording = (name) => ask("DELETE", `/api/v1/recordings/${encodeURIComponent(name)}`);
+/** Where a file of a recording can be fetched once, without the token. */
+export async function ticket(name, number) {
+  const answer = await ask("POST", `/api/v1/recordings/${encodeURIComponent(name)}/files/${number}/ticket`);
+  return (await answer.json()).path;
 }
 
 const EVENTS = "/api/v1/events";

@@ -6,6 +6,7 @@ import { eventLog, isFollowing, startEvents, stopEvents } from "./events.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
 import { pairing } from "./pair.js";
+import { recordingList, refresh } from "./recordings.js";
 import { count, span, stateOf } from "./words.js";
 
 const EVERY_MS = 1000;
@@ -122,6 +123,7 @@ function page() {
     h("div", { key: "below", class: "below" },
       ui.canChange && addForm(),
       pairing(status, lists, ui, act)),
+    ui.canChange && recordingList(status, ui, act),
     eventLog(draw, act.run),
   ].filter(Boolean);
 }
@@ -216,6 +218,7 @@ async function poll() {
     histories = remember(histories, status, performance.now());
     lists = api.hasToken() ? await api.lists(status.role) : null;
     lost = null;
+    await refresh(api, status, performance.now());
     if (!isFollowing() && !document.hidden) startEvents(draw);
   } catch (error) {
     lost = error;
