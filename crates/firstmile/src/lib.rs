@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod join;
 pub mod limit;
 pub mod login;
+pub mod mp4;
 pub mod networks;
 mod node;
 pub mod platform;

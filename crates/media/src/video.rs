@@ -1,8 +1,15 @@
 //! What a video tag says about the picture: its size, and when it is shown.
 
+mod av1;
+mod hevc;
+mod raw;
+mod vpx;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::enhanced::{self, Single};
+pub use vpx::{vp8_resolution, vp9_resolution};
+
+use crate::enhanced::{self, Fit, Form, Single};
 use crate::{Codec, Role, Tag};
 
 /// Where a frame's composition time stands.
@@ -80,18 +87,35 @@ pub struct Resolution {
     pub height: u32,
 }
 
-/// The resolution in an H.264 sequence header (`AVCDecoderConfigurationRecord`, ISO/IEC
-/// 14496-15 §5.3.3.1); `None` for other tags and codecs, and for records that make no sense.
+/// The resolution in a sequence header of H.264 (`AVCDecoderConfigurationRecord`, ISO/IEC 14496-15
+/// §5.3.3.1), H.265 or AV1, of the main track; `None` for other tags and codecs, and for records
+/// that make no sense.
 pub fn resolution(tag: &Tag) -> Option<Resolution> {
-    let record = match tag.codec? {
-        _ if tag.role != Role::SequenceHeader => return None,
-        Codec::FlvVideo(7) => tag.body.get(5..)?,
-        Codec::FourCc(fourcc) if fourcc == *b"avc1" => {
-            let single = enhanced::single(tag).filter(|single| single.packet_type == 0)?;
-            tag.body.get(single.payload_at..)?
-        }
-        _ => return None,
+    let codec = tag.codec.filter(|_| tag.role == Role::SequenceHeader)?;
+    if let Codec::FlvVideo(id) = codec {
+        let record = tag.body.get(5..)?;
+        return match id {
+            7 => avc(record),
+            12 => hevc::resolution(record),
+            _ => None,
+        };
+    }
+    let tag = match enhanced::fit(tag, Form::PLAIN, |_| true) {
+        Fit::AsIs => tag.clone(),
+        Fit::Remade(tag) => tag,
+        Fit::Nothing => return None,
     };
+    let single = enhanced::single(&tag).filter(|single| single.packet_type == 0)?;
+    let record = tag.body.get(single.payload_at..)?;
+    match tag.codec? {
+        Codec::FourCc(fourcc) if fourcc == *b"avc1" => avc(record),
+        Codec::FourCc(fourcc) if fourcc == *b"hvc1" => hevc::resolution(record),
+        Codec::FourCc(fourcc) if fourcc == *b"av01" => av1::resolution(record),
+        _ => None,
+    }
+}
+
+fn avc(record: &[u8]) -> Option<Resolution> {
     let has_sps = record.get(5)? & 0x1f > 0;
     let length = usize::from(u16::from_be_bytes([*record.get(6)?, *record.get(7)?]));
     let sps = record.get(8..)?.get(..length)?;
