@@ -4,11 +4,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Node;
 use super::directory::FeedId;
+use crate::egress::preview::{Mode, Viewer};
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, SpoolStatus, Status,
     feed_alarm,
 };
-use crate::web::{self, ApiError};
+use crate::web::{self, ApiError, NoPreview};
 
 impl web::Node for Node {
     fn status(&self) -> Status {
@@ -55,6 +56,7 @@ impl web::Node for Node {
             links,
             limits: LimitStatus::new(&self.hits, (guests, sessions), memory),
             spool: Some(SpoolStatus::new(self.spool.figures(), memory)),
+            previews: None,
         }
         .diagnosed()
     }
@@ -90,6 +92,10 @@ impl web::Node for Node {
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {
         let invite = self.lock_store().invites.create(uses, expires, SystemTime::now())?;
         Ok(self.link_with(invite).expose())
+    }
+
+    fn preview(&self, _: &str, _: Mode) -> Result<Viewer, NoPreview> {
+        Err(NoPreview::Elsewhere)
     }
 }
 

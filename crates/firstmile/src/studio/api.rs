@@ -6,13 +6,15 @@ use hub::Cut;
 use tracing::info;
 
 use super::Node;
+use crate::egress::preview::{Mode, Viewer};
+use crate::limit::Limit;
 use crate::secret::FeedName;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, Status, feed_alarm,
-    is_cut_off,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, PreviewStatus, RecordingInfo, Status,
+    feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
-use crate::web::{self, ApiError};
+use crate::web::{self, ApiError, NoPreview};
 
 impl web::Node for Node {
     fn status(&self) -> Status {
@@ -55,6 +57,10 @@ impl web::Node for Node {
             links,
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
             spool: None,
+            previews: Some(PreviewStatus {
+                viewers: self.previews.viewers(),
+                dropped_frames: self.previews.dropped(),
+            }),
         }
         .diagnosed()
     }
@@ -136,6 +142,14 @@ impl web::Node for Node {
 
     fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
         Err(ApiError::invites_belong_to_the_relay())
+    }
+
+    fn preview(&self, name: &str, mode: Mode) -> Result<Viewer, NoPreview> {
+        let feed = self.find_feed(name).ok_or(NoPreview::Unknown)?;
+        self.previews.watch(&feed, mode).map_err(|full| {
+            self.hits.count(Limit::Previews);
+            NoPreview::Full(full)
+        })
     }
 }
 

@@ -24,6 +24,7 @@ use tracing::warn;
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
 use crate::egress::players::Players;
+use crate::egress::preview::Previews;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::identity::Identity;
 use crate::ingest::backhaul::FeedList;
@@ -82,6 +83,7 @@ pub struct Node {
     hub: Hub<String>,
     recorder: Recorder,
     players: Arc<Players>,
+    previews: Arc<Previews>,
     hits: Arc<Hits>,
     store: Mutex<Stored>,
     by_password: OnAir<String>,
@@ -142,6 +144,10 @@ impl Studio {
             hub: Hub::new(config.ring.hub_limits()),
             recorder,
             players: Arc::default(),
+            previews: Arc::new(Previews::new(
+                config.limits.previews_per_feed,
+                config.limits.previews,
+            )),
             hits: Arc::default(),
             by_password: OnAir::default(),
             list: watch::Sender::new(Arc::new(for_relays(feeds.list()))),
@@ -214,6 +220,7 @@ impl Studio {
             while shutdown.run_until_cancelled(sweep.tick()).await.is_some() {
                 node.hub.sweep(Instant::now());
             }
+            node.previews.close().await;
         };
         let certificate = node.certificate.clone();
         let secure = Arc::new(Secure { tls: tls::Server::new(&certificate), web: None });

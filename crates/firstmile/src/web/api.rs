@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
-use super::{Context, MAX_BODY, Node, metrics, pages};
+use super::{Context, MAX_BODY, Node, metrics, pages, preview};
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 use crate::store::{FeedError, StoreError};
@@ -40,6 +40,7 @@ pub(super) fn router(context: Arc<Context>) -> Router {
         .route("/api/v1/feeds/{name}", delete(remove_feed))
         .route("/api/v1/feeds/{name}/rotate", post(rotate_feed))
         .route("/api/v1/feeds/{name}/qr", get(show_qr))
+        .route("/api/v1/feeds/{name}/preview", get(preview::show))
         .route("/api/v1/feeds/{name}/auth", put(set_auth))
         .route("/api/v1/feeds/{name}/recording", put(set_recording))
         .route("/api/v1/recordings", get(recordings))
@@ -307,6 +308,10 @@ impl ApiError {
 
     pub(super) fn forbidden(error: &str, hint: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, error, hint)
+    }
+
+    pub(super) fn unavailable(error: &str, hint: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     }
 
     pub(super) fn too_slow() -> Self {

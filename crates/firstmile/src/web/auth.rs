@@ -106,12 +106,14 @@ fn check(hosts: &AllowedHosts, method: &Method, headers: &HeaderMap) -> Result<(
             "open it as 127.0.0.1 or localhost, or set public_host to the name that you use",
         ));
     }
-    let safe = matches!(*method, Method::GET | Method::HEAD);
+    // What goes over a WebSocket is read by the page that opened it, whosever it is.
+    let safe =
+        matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
     if let (false, Some(origin)) = (safe, text(header::ORIGIN)) {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         if authority.is_none_or(|authority| !authority.eq_ignore_ascii_case(host)) {
             return Err(ApiError::forbidden(
-                "another site's page may not change anything here",
+                "another site's page may neither change nor watch anything here",
                 "use the node's own dashboard, or the command line",
             ));
         }

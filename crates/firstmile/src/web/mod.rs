@@ -4,6 +4,7 @@ mod api;
 mod auth;
 mod metrics;
 mod pages;
+mod preview;
 mod qr;
 
 use std::future::Future;
@@ -22,7 +23,10 @@ use tokio::task::JoinSet;
 
 pub use api::{ApiError, ErrorBody, NewFeed, NewInvite, NewInviteAnswer, SetAuth, SetRecording};
 pub use auth::AllowedHosts;
+pub use preview::NoPreview;
 
+use crate::egress::preview::{Mode, Viewer};
+use crate::platform;
 use crate::secret::Token;
 use crate::status::{FeedInfo, RecordingInfo, Status};
 
@@ -43,6 +47,9 @@ const PUBLIC_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection to a public door may last: its seat is one that an encoder could have.
 const PUBLIC_LIFE: Duration = Duration::from_secs(60);
+
+/// How long a client may be silent before it is asked whether it is still there.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long open requests may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -67,6 +74,8 @@ pub trait Node: Send + Sync + 'static {
     fn remove_feed(&self, name: &str) -> Result<(), ApiError>;
     /// Makes a join link for `uses` studios (`None`: any number).
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError>;
+    /// A viewer of a feed.
+    fn preview(&self, name: &str, mode: Mode) -> Result<Viewer, NoPreview>;
 }
 
 /// What every request needs.
@@ -78,6 +87,15 @@ struct Context {
     private: bool,
     /// Everything but `/healthz` needs the token: strangers do not even learn what is there.
     public: bool,
+    /// Places of previews that have not shown the token yet.
+    strangers: Arc<Semaphore>,
+}
+
+impl Context {
+    fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
+        let strangers = Arc::new(Semaphore::new(preview::MAX_STRANGERS));
+        Self { node, token, hosts, private: false, public: false, strangers }
+    }
 }
 
 /// The API for a door that the whole world reaches.
@@ -89,7 +107,7 @@ pub struct Public {
 impl Public {
     /// The API of this node.
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
-        let context = Context { node, token, hosts, private: true, public: true };
+        let context = Context { private: true, public: true, ..Context::new(node, token, hosts) };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -144,7 +162,8 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
-    let app = api::router(Arc::new(Context { node, token, hosts, private, public: false }));
+    let context = Context { private, ..Context::new(node, token, hosts) };
+    let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -160,7 +179,7 @@ pub async fn serve(
         };
         let (app, mut stopped) = (app.clone(), stopped.clone());
         connections.spawn(async move {
-            let _ = stream.set_nodelay(true);
+            platform::tune_socket(&stream, PATIENCE);
             let stop = async move {
                 let _ = stopped.changed().await;
             };
@@ -205,6 +224,8 @@ where
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
     let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    // A preview goes on as a WebSocket; then it has no seat here.
+    let served = served.with_upgrades();
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return ended,

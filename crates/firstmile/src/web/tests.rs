@@ -86,6 +86,10 @@ impl Node for FakeNode {
     fn create_invite(&self, _: Option<u32>, _: Duration) -> Result<String, ApiError> {
         Err(ApiError::invites_belong_to_the_relay())
     }
+
+    fn preview(&self, _: &str, _: Mode) -> Result<Viewer, NoPreview> {
+        Err(NoPreview::Elsewhere)
+    }
 }
 
 /// A served node; dropping it stops the server.

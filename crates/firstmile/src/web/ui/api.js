@@ -19,6 +19,8 @@ export function hasToken() {
   return sessionStorage.getItem(STORED) !== null;
 }
 
+export const token = () => sessionStorage.getItem(STORED);
+
 async function ask(method, path, body) {
   const headers = {};
   const token = sessionStorage.getItem(STORED);

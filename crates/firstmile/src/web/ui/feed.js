@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { graph } from "./history.js";
+import { screen } from "./preview.js";
 import { setup } from "./setup.js";
 import { STATES, bytes, count, delayOf, kbpsOf, ms, percent, rate, span, stateOf } from "./words.js";
 
@@ -25,6 +26,7 @@ export function card(feed, points, links, ui, act) {
       feed.recording?.on && h("p", { class: "rec" }, "● REC")),
     feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: "problem" },
       h("b", {}, problem.place), h("p", {}, problem.text), h("p", { class: "remedy" }, problem.remedy))),
+    ui.canChange && feed.state !== "waiting" && screen(feed),
     figures(feed),
     way(feed, links),
     feed.publication && h("div", { key: "graphs", class: "graphs" },

@@ -5,6 +5,7 @@ import { h, patch } from "./dom.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
 import { linkList } from "./links.js";
+import { syncScreens } from "./preview.js";
 import { count, span, stateOf } from "./words.js";
 
 const EVERY_MS = 1000;
@@ -89,6 +90,7 @@ async function copied(text) {
 function draw() {
   document.title = title();
   patch(root, page());
+  syncScreens(root);
 }
 
 function title() {
