@@ -16,8 +16,8 @@ const BASE_MS: i64 = 1_000;
 /// How long a picture waits for the next one, which tells how long it lasts: browsers drop what
 /// follows a step of more than twice the last duration.
 const HOLD: Duration = Duration::from_millis(100);
-/// How long a picture lasts whose successor did not come in time, in milliseconds.
-const LONG_MS: u32 = 700;
+/// How long a picture lasts whose successor did not come in time: 0.7 s of 90 kHz.
+const LONG: u32 = 63_000;
 /// How long the sound of a new publication waits for its picture's header. A track that comes
 /// later makes browsers start anew.
 const PICTURE_WAIT: Duration = Duration::from_millis(500);
@@ -122,11 +122,7 @@ impl Muxer {
     /// Gives a picture away that has waited long enough.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Frame>) {
         if let Some(held) = self.held.take_if(|held| held.since + HOLD <= now) {
-            let scale = match &self.video {
-                Line::Known(track, _) => track.timescale(),
-                _ => 1_000,
-            };
-            self.finish(held, scale / 1_000 * LONG_MS, out);
+            self.finish(held, LONG, out);
         }
     }
 
@@ -182,7 +178,7 @@ impl Muxer {
             if !tag.codec.is_some_and(has_place) {
                 *self.line(kind) = useless(tag.codec, "no browser plays it");
                 self.is_new = true;
-                self.renew();
+                self.renew(None, out);
             } else if let Some(track) = Track::from_header(tag) {
                 // MP3 has no header of its own.
                 *self.line(kind) = Line::Known(track, Timing::default());
@@ -204,17 +200,18 @@ impl Muxer {
         let composition = Timing::scaled(track, payload.composition_ms.into());
         let duration = track.sample_length(&payload.data).unwrap_or(scale / 50);
         let has_start = kind == Kind::Video || !matches!(self.video, Line::Known(..));
-        self.renew();
+        let dts = u64::try_from(dts).unwrap_or(0);
+        self.renew((kind == Kind::Video).then_some(dts), out);
         let header = Header {
             kind,
             is_start: payload.is_keyframe && has_start,
             is_init: false,
             generation: self.generation.number,
-            shown_ms: (dts + composition) as f64 * 1_000.0 / f64::from(scale),
+            shown_ms: (dts as i64 + composition) as f64 * 1_000.0 / f64::from(scale),
             arrived_ms: self.unix_ms(item.arrival),
         };
         let sample = Sample {
-            dts: u64::try_from(dts).unwrap_or(0),
+            dts,
             duration,
             composition: i32::try_from(composition).unwrap_or(0),
             is_keyframe: payload.is_keyframe,
@@ -242,10 +239,15 @@ impl Muxer {
         }
     }
 
-    /// Makes a new generation of what the tracks are now, if it is time for one.
-    fn renew(&mut self) {
+    /// Makes a new generation of what the tracks are now, if it is time for one. What is held
+    /// belongs to the one before, and lasts until `next` if that is known.
+    fn renew(&mut self, next: Option<u64>, out: &mut Vec<Frame>) {
         if !std::mem::take(&mut self.is_new) {
             return;
+        }
+        if let Some(held) = self.held.take() {
+            let lasts = next.map_or(LONG.into(), |next| next.saturating_sub(held.sample.dts));
+            self.finish(held, u32::try_from(lasts).unwrap_or(u32::MAX), out);
         }
         let number = self.generation.number + 1;
         let name = |codec: &str| people_say(codec).to_owned();
@@ -411,10 +413,13 @@ mod tests {
         assert_eq!(muxer.generation().number, 2);
         let video = of(&frames, Kind::Video);
         assert_eq!(video.len(), 599);
-        assert_gapless(&video);
-        let rising =
-            of(&frames, Kind::Audio).windows(2).all(|two| times(two[0]).0 < times(two[1]).0);
-        assert!(rising);
+        assert_gapless(&video[..300]);
+        assert_gapless(&video[300..]);
+        for kind in [Kind::Video, Kind::Audio] {
+            assert!(of(&frames, kind).is_sorted_by(|one, next| times(one).0 < times(next).0));
+        }
+        let step = times(video[300]).0 - times(video[299]).0;
+        assert!(step < 9_000, "a frame or two later: {step}");
         let numbers: Vec<_> = video.iter().map(|frame| frame.generation.number).collect();
         assert_eq!((numbers[299], numbers[300]), (1, 2), "a frame stays with its own generation");
     }
@@ -433,6 +438,21 @@ mod tests {
         let frames = mux(&mut muxer, A, &sound, now);
         assert!(frames.len() > 400 && frames.iter().all(|frame| frame.is_start));
         assert!(muxer.generation().audio_init.is_some());
+    }
+
+    #[test]
+    fn generations_follow_each_other() {
+        let now = Instant::now();
+        let mut muxer = Muxer::new(now);
+        let mut frames = mux(&mut muxer, A, &clip()[..60], now);
+        let odd = Tag::new(media::Track::Video, 0, Bytes::from_static(b"\x91<b>!abc"));
+        frames.extend(mux(&mut muxer, B, &[odd], now));
+        // The last picture of the first one has not waited for anything.
+        assert_eq!((muxer.due(), muxer.generation().number), (None, 2));
+        assert_eq!(of(&frames, Kind::Video).last().unwrap().generation.number, 1);
+        assert_eq!(muxer.generation().video.as_ref().unwrap().name, "<b>!");
+        frames.extend(mux(&mut muxer, A, &clip(), now));
+        assert!(frames.is_sorted_by_key(|frame| frame.generation.number));
     }
 
     proptest! {
