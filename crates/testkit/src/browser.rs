@@ -145,7 +145,8 @@ impl Page {
     /// If the browser refuses it, or does not answer in time.
     pub fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
         self.next += 1;
-        let call = json!({ "id": self.next, "method": method, "params": parameters });
+        let mut call = json!({ "id": self.next, "method": method });
+        call["params"] = parameters;
         self.socket.send(Message::text(call.to_string()))?;
         loop {
             let message = self.socket.read().with_context(|| format!("no answer to {method}"))?;
