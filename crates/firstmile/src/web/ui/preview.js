@@ -137,6 +137,7 @@ class Preview {
     // For those who look from outside.
     box.fmPreview = this;
     this.video = element("video", "");
+    this.video.addEventListener("loadeddata", () => this.#say(""));
     this.video.muted = true;
     this.video.playsInline = true;
     this.video.disablePictureInPicture = true;
@@ -214,7 +215,8 @@ class Preview {
     const behind = recent.length > 0 ? `${(recent[recent.length >> 1] / 1000).toFixed(1)} s behind` : "";
     this.corner.textContent = isStill ? "keyframes only" : behind;
     this.meter.setAttribute("aria-valuenow", this.level ? Math.max(SILENT_DB, ...this.level.rms) : SILENT_DB);
-    return isStill ? null : rates;
+    // Some browsers do not tell what they show.
+    return isStill || !this.video.requestVideoFrameCallback ? null : rates;
   }
 
   #say(words) {
