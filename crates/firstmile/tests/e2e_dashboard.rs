@@ -96,8 +96,10 @@ fn a_feed_plays_on_its_card() {
     drop(encoder);
     let _other = FfmpegPublish::new(&other_clip(dir.path()), &url).forever().start();
     page.wait("the other picture", "document.querySelector('video').videoWidth === 320");
-    wait_pictures(&mut page, 30);
-
+    // Its keyframes are 10 s apart: they are kept for as long as pictures need them.
+    for _ in 0..4 {
+        wait_pictures(&mut page, 85);
+    }
     assert_eq!(page.complaints().unwrap(), Vec::<String>::new());
     // A page that is left lets go, though the browser keeps it for the way back.
     page.goto("about:blank").unwrap();

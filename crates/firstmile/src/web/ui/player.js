@@ -41,7 +41,7 @@ export class Player {
     this.arrivals = new Map();
     this.clock = Infinity;
     this.source = new MediaSource();
-    for (const [kind, mime] of Object.entries(tracks)) this.lines.set(kind, { mime, first: mime, queue: [], waiting: 0, buffer: null });
+    for (const [kind, mime] of Object.entries(tracks)) this.lines.set(kind, { mime, first: mime, queue: [], waiting: 0, starts: [], buffer: null });
     this.source.addEventListener("sourceopen", () => this.#open(), { once: true });
     video.playbackRate = 1;
     video.src = URL.createObjectURL(this.source);
@@ -67,7 +67,7 @@ export class Player {
   }
 
   /** Takes a segment; `shown` and `arrived` are milliseconds. */
-  push(kind, isInit, shown, arrived, bytes) {
+  push(kind, { isInit, isStart, shown, arrived }, bytes) {
     const line = this.lines.get(kind);
     if (!line || this.isOver) return;
     line.queue.push(bytes);
@@ -77,6 +77,7 @@ export class Player {
       const now = performance.now();
       if (this.edge === null || shown > this.edge.shown) this.edge = { shown, at: now };
       this.clock = Math.min(this.clock, performance.timeOrigin + now - arrived);
+      if (isStart) line.starts.push(shown / 1000);
       if (kind === "video") {
         this.stats.received += 1;
         this.arrivals.set(Math.round(shown), arrived);
@@ -227,7 +228,12 @@ export class Player {
   #forget(line) {
     const { buffer } = line;
     if (!buffer || buffer.updating || buffer.buffered.length === 0) return;
-    const until = this.video.currentTime - KEEP_S;
+    const old = this.video.currentTime - KEEP_S;
+    // Pictures go with the keyframe before them, those that are still to be shown too.
+    const count = line.starts.findIndex((at) => at > old);
+    const first = (count < 0 ? line.starts.length : count) - 1;
+    if (first > 0) line.starts.splice(0, first);
+    const until = line.starts.length > 0 ? Math.min(old, line.starts[0] - 0.001) : old;
     if (buffer.buffered.start(0) < until - 2) buffer.remove(0, until);
   }
 

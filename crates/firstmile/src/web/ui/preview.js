@@ -320,8 +320,9 @@ class Preview {
     const head = new DataView(data);
     if (!this.player || head.getUint32(4) !== this.generation) return;
     const kind = head.getUint8(0) === 1 ? "video" : "audio";
-    const isInit = (head.getUint8(1) & 2) !== 0;
-    this.player.push(kind, isInit, head.getFloat64(8), head.getFloat64(16), new Uint8Array(data, 24));
+    const flags = head.getUint8(1);
+    const about = { isStart: (flags & 1) !== 0, isInit: (flags & 2) !== 0, shown: head.getFloat64(8), arrived: head.getFloat64(16) };
+    this.player.push(kind, about, new Uint8Array(data, 24));
   }
 
   #stop() {
