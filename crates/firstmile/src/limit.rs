@@ -75,6 +75,8 @@ limits! {
     Duration = "duration",
     /// Players of a feed.
     Players = "players_per_feed",
+    /// Previews of a feed, and of all.
+    Previews = "previews",
     /// Takeovers of a feed.
     Takeovers = "takeovers",
     /// Bytes and tags of one feed's ring.

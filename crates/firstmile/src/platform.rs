@@ -244,11 +244,11 @@ fn outward(from: SocketAddr, to: SocketAddr) -> Option<IpAddr> {
     (!ip.is_unspecified()).then_some(ip)
 }
 
-/// Bytes that the kernel may hold unsent for a player: what is more waits in the hub, where it
+/// Bytes that the kernel may hold unsent for a player or a page: what is more waits in the hub, where it
 /// can still be skipped.
 const UNSENT_LOW_WATER: u32 = 128 << 10;
 
-/// Sets up an RTMP connection: no delay for the sake of full packets, a peer that is gone is
+/// Sets up a connection of an encoder, a player or a page: no delay for the sake of full packets, a peer that is gone is
 /// noticed some time after `patience` (before that, the program itself has more to say), and
 /// little waits in the kernel. What a system cannot do is left.
 pub fn tune_socket(socket: &tokio::net::TcpStream, patience: Duration) {

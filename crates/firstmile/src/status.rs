@@ -54,6 +54,18 @@ pub struct Status {
     /// Those who are told what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub webhooks: Vec<WebhookStatus>,
+    /// On a studio: the dashboard's previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previews: Option<PreviewStatus>,
+}
+
+/// The dashboard's previews, all feeds together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewStatus {
+    /// Cards that show a feed now.
+    pub viewers: usize,
+    /// Pictures that were left out because a browser was too slow, since the start.
+    pub dropped_frames: u64,
 }
 
 /// What a relay keeps for studios that are away, all feeds together.

@@ -359,6 +359,11 @@ impl Feed {
         self.lock().on_air.as_ref().map(|on_air| on_air.origin.clone())
     }
 
+    /// Whether its hub has forgotten it: nothing comes any more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Subscribers there are.
     pub fn subscribers(&self) -> usize {
         self.0.subscribers.load(Ordering::Relaxed)

@@ -250,7 +250,9 @@ fn a_removed_feed_cuts_its_publisher_and_ends_its_players() {
     let feed = hub.feed("camera");
     let mut publisher = feed.publish(A, now).unwrap();
     let mut player = feed.subscribe(policy(Join::Fast), None);
+    assert!(!feed.is_closed());
     hub.remove(&"camera");
+    assert!(feed.is_closed());
     assert_eq!(publisher.push(audio(0), now), Err(Cut::Revoked));
     assert_eq!(player.poll(now, &mut Vec::new(), 1), Next::Ended);
 }

@@ -6,6 +6,7 @@
 //! - [`client`]: ffmpeg, GStreamer and librtmp as encoders and players
 //! - [`fixture`]: the test clip, and media with unusual shapes made from it
 //! - [`frames`]: what went in compared with what came out, frame by frame
+//! - [`browser`]: Chromium, with pages to look at and to click on
 //! - [`hook`]: a receiver of webhooks
 //! - [`OwnClient`]: our own client, for what no real one does
 //! - [`schema`]: whether an answer is what an OpenAPI document says
@@ -21,6 +22,7 @@
 //! Everything that is started here is ended when its handle is dropped; what it said is printed
 //! when the test fails.
 
+pub mod browser;
 pub mod client;
 mod connection;
 pub mod film;
@@ -47,6 +49,9 @@ pub use own::OwnClient;
 pub use proxy::Proxy;
 pub use udp_proxy::UdpProxy;
 pub use wait::{PATIENCE, wait_for, wait_until};
+
+/// For WebSockets without another dependency.
+pub use tungstenite;
 
 /// For reading the status of a node without another dependency.
 pub use serde_json::Value;

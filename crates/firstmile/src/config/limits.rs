@@ -53,6 +53,10 @@ pub struct Limits {
     pub max_duration: Option<Duration>,
     /// Players of one feed.
     pub players_per_feed: usize,
+    /// Previews of one feed.
+    pub previews_per_feed: usize,
+    /// Previews of all feeds together.
+    pub previews: usize,
     /// Studios connected to a relay at one time.
     pub studios: usize,
     /// Feeds of one studio.
@@ -141,6 +145,8 @@ impl Default for Limits {
             max_bitrate: BitRate(100_000_000),
             max_duration: None,
             players_per_feed: 500,
+            previews_per_feed: 16,
+            previews: 64,
             studios: 64,
             feeds_per_studio: 64,
             rtmp: Rtmp::default(),
@@ -191,6 +197,12 @@ impl Limits {
             at_most(key, value as usize, 1_000_000)?;
         }
         at_least("limits.players_per_feed", self.players_per_feed, 1)?;
+        for (key, value) in [
+            ("limits.previews_per_feed", self.previews_per_feed),
+            ("limits.previews", self.previews),
+        ] {
+            at_most(key, value, 1_024)?;
+        }
         at_least("limits.studios", self.studios, 1)?;
         at_least("limits.feeds_per_studio", self.feeds_per_studio, 1)?;
         at_most("limits.feeds_per_studio", self.feeds_per_studio, 256)?;

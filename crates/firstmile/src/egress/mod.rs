@@ -2,6 +2,7 @@
 
 pub mod backhaul;
 pub mod players;
+pub mod preview;
 pub mod record;
 pub mod rtmp;
 pub mod takes;

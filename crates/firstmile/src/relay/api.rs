@@ -4,12 +4,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Node;
 use super::directory::FeedId;
+use crate::egress::preview::{Mode, Viewer};
 use crate::events::Events;
 use crate::status::{
     Addresses, FeedInfo, FeedStatus, InviteInfo, KeyText, LimitStatus, RecordingInfo, SpoolStatus,
     Status, StudioInfo, feed_alarm,
 };
-use crate::web::{self, ApiError, FeedChange};
+use crate::web::{self, ApiError, FeedChange, NoPreview};
 use crate::when::When;
 
 impl web::Node for Node {
@@ -66,6 +67,7 @@ impl web::Node for Node {
             limits: LimitStatus::new(&self.hits, (guests, sessions), memory),
             spool: Some(SpoolStatus::new(self.spool.figures(), memory)),
             webhooks: self.events.webhooks(),
+            previews: None,
         }
         .diagnosed()
     }
@@ -121,6 +123,10 @@ impl web::Node for Node {
     fn create_invite(&self, uses: Option<u32>, expires: Duration) -> Result<String, ApiError> {
         let invite = self.lock_store().invites.create(uses, expires, SystemTime::now())?;
         Ok(self.link_with(invite).expose())
+    }
+
+    fn preview(&self, _: &str, _: Mode) -> Result<Viewer, NoPreview> {
+        Err(NoPreview::Elsewhere)
     }
 }
 

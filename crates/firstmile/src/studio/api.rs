@@ -8,15 +8,17 @@ use tracing::info;
 
 use super::Node;
 use super::uplink::Uplink;
+use crate::egress::preview::{Mode, Viewer};
 use crate::egress::record::Opened;
 use crate::events::{About, Events, Kind, Severity};
+use crate::limit::Limit;
 use crate::secret::FeedName;
 use crate::status::{
-    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, RecordingInfo, RelayInfo, Stalls,
-    Status, feed_alarm, is_cut_off,
+    Addresses, FeedInfo, FeedStatus, KeyText, LimitStatus, PreviewStatus, RecordingInfo, RelayInfo,
+    Stalls, Status, feed_alarm, is_cut_off,
 };
 use crate::store::StoredFeed;
-use crate::web::{self, ApiError, FeedChange, RecordingDetail};
+use crate::web::{self, ApiError, FeedChange, NoPreview, RecordingDetail};
 use crate::when::When;
 
 impl web::Node for Node {
@@ -67,6 +69,10 @@ impl web::Node for Node {
             limits: LimitStatus::new(&self.hits, (guests, sessions), self.hub.memory()),
             spool: None,
             webhooks: self.events.webhooks(),
+            previews: Some(PreviewStatus {
+                viewers: self.previews.viewers(),
+                dropped_frames: self.previews.dropped(),
+            }),
         }
         .diagnosed()
     }
@@ -216,6 +222,14 @@ impl web::Node for Node {
 
     fn leave_relay(&self, key: &str) -> Result<(), ApiError> {
         self.leave_by(key)
+    }
+
+    fn preview(&self, name: &str, mode: Mode) -> Result<Viewer, NoPreview> {
+        let feed = self.find_feed(name).ok_or(NoPreview::Unknown)?;
+        self.previews.watch(&feed, mode).map_err(|full| {
+            self.hits.count(Limit::Previews);
+            NoPreview::Full(full)
+        })
     }
 }
 

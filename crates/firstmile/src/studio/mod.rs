@@ -25,6 +25,7 @@ use tracing::warn;
 use crate::config::studio::Config;
 use crate::door::{Door, Secure};
 use crate::egress::players::Players;
+use crate::egress::preview::Previews;
 use crate::egress::record::{FeedRecorder, Recorder, Source, tap};
 use crate::events::Events;
 use crate::identity::Identity;
@@ -90,6 +91,7 @@ pub struct Node {
     hub: Hub<String>,
     recorder: Recorder,
     players: Arc<Players>,
+    previews: Arc<Previews>,
     hits: Arc<Hits>,
     events: Events,
     store: Mutex<Stored>,
@@ -152,6 +154,10 @@ impl Studio {
             hub: Hub::new(config.ring.hub_limits()),
             recorder,
             players: Arc::default(),
+            previews: Arc::new(Previews::new(
+                config.limits.previews_per_feed,
+                config.limits.previews,
+            )),
             hits: Arc::default(),
             events: Events::new(&config.webhooks),
             by_password: OnAir::default(),
@@ -219,6 +225,7 @@ impl Studio {
             while shutdown.run_until_cancelled(sweep.tick()).await.is_some() {
                 node.hub.sweep(Instant::now());
             }
+            node.previews.close().await;
         };
         let certificate = node.certificate.clone();
         let secure =

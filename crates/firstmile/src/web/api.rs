@@ -19,7 +19,7 @@ use super::auth::{guard, has_token};
 use super::qr::{self, Wanted};
 use super::routes::{self, Part, routes};
 use super::sessions::Login;
-use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages};
+use super::{Context, MAX_BODY, Node, Peer, events, measure, metrics, openapi, pages, preview};
 use crate::egress::record::ShelfError;
 use crate::secret::FeedNameError;
 use crate::status::{FeedInfo, PlayTiming, RecordingInfo, Status};
@@ -40,6 +40,7 @@ pub(super) const ROUTES: Part = routes! {
     patch "/api/v1/feeds/{name}" change_feed;
     post "/api/v1/feeds/{name}/rotate" rotate_feed;
     get "/api/v1/feeds/{name}/qr" show_qr;
+    get "/api/v1/feeds/{name}/preview" preview::show;
     put "/api/v1/feeds/{name}/auth" set_auth;
     put "/api/v1/feeds/{name}/validity" set_validity;
     put "/api/v1/feeds/{name}/pause" set_paused;
@@ -451,6 +452,10 @@ impl ApiError {
 
     pub(super) fn too_much(error: &str, hint: &str) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, error, hint)
+    }
+
+    pub(super) fn unavailable(error: &str, hint: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, hint)
     }
 
     pub(super) fn too_slow() -> Self {

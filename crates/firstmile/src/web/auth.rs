@@ -128,10 +128,12 @@ fn check(hosts: &AllowedHosts, method: &Method, headers: &HeaderMap) -> Result<(
              public_host",
         ));
     }
-    let safe = matches!(*method, Method::GET | Method::HEAD);
+    // What goes over a WebSocket is read by the page that opened it, whosever it is.
+    let safe =
+        matches!(*method, Method::GET | Method::HEAD) && !headers.contains_key(header::UPGRADE);
     if !safe && is_own_origin(headers) == Some(false) {
         return Err(ApiError::forbidden(
-            "another site's page may not change anything here",
+            "another site's page may neither change nor watch anything here",
             "use the node's own dashboard, or the command line",
         ));
     }

@@ -26,6 +26,13 @@ pub(super) fn text(status: &Status) -> String {
     if let Some(status) = &status.spool {
         spool(&mut page, status);
     }
+    if let Some(previews) = &status.previews {
+        page.family("firstmile_preview_viewers", "gauge", "Cards of dashboards that show a feed");
+        page.sample(&[], previews.viewers as f64);
+        let help = "Pictures left out because a browser was too slow";
+        page.family("firstmile_preview_dropped_frames_total", "counter", help);
+        page.sample(&[], previews.dropped_frames as f64);
+    }
     feeds(&mut page, &status.feeds);
     links(&mut page, &status.links);
     webhooks(&mut page, &status.webhooks);
@@ -337,6 +344,7 @@ mod tests {
             }],
             limits: LimitStatus::new(&hits, (3, 2), memory),
             spool: Some(SpoolStatus { dropped_tags: 8, ..SpoolStatus::new(figures, memory) }),
+            previews: Some(crate::status::PreviewStatus { viewers: 9, dropped_frames: 11 }),
             ..Status::default()
         };
         let text = text(&status);
@@ -352,6 +360,8 @@ mod tests {
             "firstmile_spool_dropped_tags_total 8\n",
             "firstmile_spool_failing 0\n",
             "firstmile_webhook_events_total{webhook=\"0\",place=\"http://a\",result=\"failed\"} 2\n",
+            "firstmile_preview_viewers 9\n",
+            "firstmile_preview_dropped_frames_total 11\n",
             "firstmile_feed_record_survives_seconds{feed=\"camera\"} 600\n",
             "firstmile_feed_state{feed=\"camera\",state=\"live\"} 1\n",
             "firstmile_feed_state{feed=\"camera\",state=\"waiting\"} 0\n",

@@ -9,6 +9,7 @@ mod openapi;
 mod pages;
 mod pairing;
 mod patience;
+mod preview;
 mod qr;
 mod recordings;
 mod routes;
@@ -33,11 +34,14 @@ use tokio::task::JoinSet;
 pub use api::{ApiError, ErrorBody, FeedChange, NewFeed, SetAuth, SetRecording, SetValidity};
 pub use auth::AllowedHosts;
 pub use pairing::{NewInvite, NewInviteAnswer, NewRelay};
+pub use preview::NoPreview;
 pub use recordings::RecordingDetail;
 
 use crate::config::Measure;
+use crate::egress::preview::{Mode, Viewer};
 use crate::egress::record::Opened;
 use crate::events::Events;
+use crate::platform;
 use crate::secret::{Password, Token};
 use crate::status::{FeedInfo, InviteInfo, RecordingInfo, RelayInfo, Status, StudioInfo};
 use crate::when::When;
@@ -65,6 +69,9 @@ const PUBLIC_LIFE: Duration = Duration::from_secs(60);
 
 /// How long a client may take nothing of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may be silent before it is asked whether it is still there.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long open requests may take once the node stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -143,6 +150,8 @@ pub trait Node: Send + Sync + 'static {
     fn create_invite(&self, _uses: Option<u32>, _expires: Duration) -> Result<String, ApiError> {
         Err(ApiError::invites_belong_to_the_relay())
     }
+    /// A viewer of a feed.
+    fn preview(&self, name: &str, mode: Mode) -> Result<Viewer, NoPreview>;
 }
 
 /// What every request needs.
@@ -158,6 +167,25 @@ struct Context {
     /// There is a page on which strangers measure their way here.
     meter: Option<Arc<measure::Meter>>,
     tickets: Tickets,
+    /// Places of previews that have not shown the token yet.
+    strangers: Arc<Semaphore>,
+}
+
+impl Context {
+    fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
+        Self {
+            node,
+            token,
+            // People log in where the owner has opened the dashboard, not on the encoders' door.
+            sessions: Sessions::new(None, Instant::now()),
+            hosts,
+            private: false,
+            public: false,
+            meter: None,
+            tickets: Tickets::default(),
+            strangers: Arc::new(Semaphore::new(preview::MAX_STRANGERS)),
+        }
+    }
 }
 
 /// The API for a door that the whole world reaches.
@@ -169,11 +197,7 @@ pub struct Public {
 impl Public {
     /// The API of this node.
     pub fn new(node: Arc<dyn Node>, token: Token, hosts: AllowedHosts) -> Self {
-        // People log in where the owner has opened the dashboard, not on the encoders' door.
-        let sessions = Sessions::new(None, Instant::now());
-        let (private, public, tickets) = (true, true, Tickets::default());
-        let context =
-            Context { node, token, sessions, hosts, private, public, meter: None, tickets };
+        let context = Context { private: true, public: true, ..Context::new(node, token, hosts) };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -185,9 +209,8 @@ impl Public {
         (bounds, host, region): (Measure, &str, Option<&str>),
     ) -> Self {
         let meter = Some(measure::Meter::new(bounds, host, region));
-        let sessions = Sessions::new(None, Instant::now());
-        let (private, public, tickets) = (true, true, Tickets::default());
-        let context = Context { node, token, sessions, hosts, private, public, meter, tickets };
+        let (private, public) = (true, true);
+        let context = Context { private, public, meter, ..Context::new(node, token, hosts) };
         Self { app: api::router(Arc::new(context)) }
     }
 
@@ -244,8 +267,7 @@ pub async fn serve(
     let bound = listener.local_addr()?;
     let private = !bound.ip().to_canonical().is_loopback();
     let sessions = Sessions::new(password, Instant::now());
-    let (public, meter, tickets) = (false, None, Tickets::default());
-    let context = Context { node, token, sessions, hosts, private, public, meter, tickets };
+    let context = Context { private, sessions, ..Context::new(node, token, hosts) };
     let app = api::router(Arc::new(context));
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(());
@@ -262,7 +284,7 @@ pub async fn serve(
         };
         let (app, mut stopped) = (app.clone(), stopped.clone());
         connections.spawn(async move {
-            let _ = stream.set_nodelay(true);
+            platform::tune_socket(&stream, PATIENCE);
             let stop = async move {
                 let _ = stopped.changed().await;
             };
@@ -318,6 +340,8 @@ where
     });
     let stream = TokioIo::new(Patience::new(stream, WRITE_TIMEOUT));
     let served = server.serve_connection(stream, service);
+    // A preview goes on as a WebSocket; then it has no seat here.
+    let served = served.with_upgrades();
     let mut served = std::pin::pin!(served);
     tokio::select! {
         ended = &mut served => return ended,

@@ -7,10 +7,11 @@ use axum::routing::get;
 
 /// What the page may do: run our scripts, use our styles, call our API, draw pictures of ours.
 ///
-/// `data:` is for QR codes, which the page fetches with the token. Trusted types turn a script that
+/// `data:` is for QR codes, which the page fetches with the token, `blob:` for previews, which it
+/// puts together; `'self'` is this host and port for WebSockets, too. Trusted types turn a script that
 /// would parse text as HTML into an error.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     img-src 'self' data:; media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 pub(super) const HTML: &str = "text/html; charset=utf-8";
@@ -19,7 +20,7 @@ pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// Path, type and content of each file.
-pub(super) const FILES: [(&str, &str, &str); 15] = [
+pub(super) const FILES: [(&str, &str, &str); 17] = [
     ("/", HTML, include_str!("ui/index.html")),
     ("/style.css", CSS, include_str!("ui/style.css")),
     ("/icon.svg", SVG, include_str!("ui/icon.svg")),
@@ -29,6 +30,8 @@ pub(super) const FILES: [(&str, &str, &str); 15] = [
     ("/words.js", SCRIPT, include_str!("ui/words.js")),
     ("/history.js", SCRIPT, include_str!("ui/history.js")),
     ("/feed.js", SCRIPT, include_str!("ui/feed.js")),
+    ("/preview.js", SCRIPT, include_str!("ui/preview.js")),
+    ("/player.js", SCRIPT, include_str!("ui/player.js")),
     ("/setup.js", SCRIPT, include_str!("ui/setup.js")),
     ("/events.js", SCRIPT, include_str!("ui/events.js")),
     ("/follow.js", SCRIPT, include_str!("ui/follow.js")),

@@ -107,6 +107,10 @@ impl Node for FakeNode {
         self.feeds.lock().unwrap().remove(&name)?;
         Ok(())
     }
+
+    fn preview(&self, _: &str, _: Mode) -> Result<Viewer, NoPreview> {
+        Err(NoPreview::Elsewhere)
+    }
 }
 
 /// A served node; dropping it stops the server.

@@ -57,6 +57,8 @@ export async function logOut() {
   await refresh();
 }
 
+export const token = () => sessionStorage.getItem(STORED);
+
 async function ask(method, path, body, more = {}) {
   const headers = { ...more.headers };
   const token = sessionStorage.getItem(STORED);

@@ -4,7 +4,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "polyline", "line", "rect", "text", "title"]);
 
-/** An element: tag, attributes (`onX` are listeners, `key` tells siblings apart), children. */
+/**
+ * An element: tag, attributes (`onX` are listeners, `key` tells siblings apart, with `own` its children
+ * are left alone), children.
+ */
 export function h(tag, attributes = {}, ...children) {
   const kept = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
   return { tag, attributes, children: kept };
@@ -51,10 +54,10 @@ function update(node, item) {
     if (node.data !== String(item)) node.data = String(item);
     return node;
   }
-  patch(node, item.children);
+  if (!item.attributes.own) patch(node, item.children);
   const set = {};
   for (const [name, value] of Object.entries(item.attributes)) {
-    if (name === "key" || value === undefined || value === null || value === false) continue;
+    if (name === "key" || name === "own" || value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) {
       const event = name.slice(2).toLowerCase();
       // One listener for good; what it calls is the latest.

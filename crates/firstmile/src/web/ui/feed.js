@@ -3,6 +3,7 @@
 import { h } from "./dom.js";
 import { graph } from "./history.js";
 import { keyLine } from "./keys.js";
+import { screen } from "./preview.js";
 import { setup } from "./setup.js";
 import { STATES, bytes, count, delayOf, kbpsOf, ms, placeOf, rate, span, stateOf, wayOf } from "./words.js";
 
@@ -26,6 +27,7 @@ export function card(feed, points, links, ui, act) {
       feed.recording?.on && h("p", { class: "rec" }, "● REC")),
     feed.problems.map((problem) => h("div", { key: `problem ${problem.place} ${problem.text.slice(0, 12)}`, class: problem.advice ? "problem advice" : "problem" },
       h("b", {}, problem.place), h("p", {}, problem.text), h("p", { class: "remedy" }, problem.remedy))),
+    ui.canChange && feed.state !== "waiting" && screen(feed),
     keyLine(feed),
     figures(feed),
     way(feed, links),

@@ -6,6 +6,7 @@ import { eventLog, isFollowing, startEvents, stopEvents } from "./events.js";
 import { card } from "./feed.js";
 import { keyOf, remember } from "./history.js";
 import { pairing } from "./pair.js";
+import { syncScreens } from "./preview.js";
 import { recordingList, refresh } from "./recordings.js";
 import { count, span, stateOf } from "./words.js";
 
@@ -92,6 +93,7 @@ async function copied(text) {
 function draw() {
   document.title = title();
   patch(root, page());
+  syncScreens(root);
 }
 
 function title() {
