@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::steady::{Change, Steady};
 use super::{About, Events, Kind, Said, Severity};
 use crate::rate::Bucket;
-use crate::status::{FeedState, FeedStatus, LinkStatus, Place, Problem, is_cut_off};
+use crate::status::{FeedState, FeedStatus, Place, Problem};
 
 /// A problem that is shorter than this is jitter; and it is over when it stays away for longer.
 const TROUBLE: Duration = Duration::from_secs(3);
@@ -41,12 +41,11 @@ enum Air {
 }
 
 impl Air {
-    fn of(feed: &FeedStatus, links: &[LinkStatus]) -> Self {
-        let is_held = is_cut_off(feed, links);
+    fn of(feed: &FeedStatus) -> Self {
         match feed.state {
             FeedState::Waiting => Self::Off,
             FeedState::Reconnecting if feed.publication.is_none() => Self::Lost,
-            _ if is_held => Self::Held,
+            _ if feed.held => Self::Held,
             FeedState::Reconnecting | FeedState::Stalled => Self::Stalled,
             FeedState::Live if feed.weak => Self::Weak,
             FeedState::Live => Self::Live,
@@ -102,15 +101,9 @@ impl FeedWatch {
     }
 
     /// Looks at the feed as it is now.
-    pub(super) fn look(
-        &mut self,
-        feed: &FeedStatus,
-        links: &[LinkStatus],
-        names: &Events,
-        now: Instant,
-    ) -> Vec<Said> {
+    pub(super) fn look(&mut self, feed: &FeedStatus, names: &Events, now: Instant) -> Vec<Said> {
         let mut told = Told { feed, said: Vec::new() };
-        self.look_at_air(&mut told, links, names, now);
+        self.look_at_air(&mut told, names, now);
         self.look_at_problems(&mut told, now);
         let skipped = self.skipped.look(feed.drops.skipped_tags, now);
         if let Some(text) = skipped.filter(|_| feed.studio.is_none()) {
@@ -132,16 +125,10 @@ impl FeedWatch {
         told.said
     }
 
-    fn look_at_air(
-        &mut self,
-        told: &mut Told<'_>,
-        links: &[LinkStatus],
-        names: &Events,
-        now: Instant,
-    ) {
+    fn look_at_air(&mut self, told: &mut Told<'_>, names: &Events, now: Instant) {
         let feed = told.feed;
         let before = self.air.told();
-        let mut is = Air::of(feed, links);
+        let mut is = Air::of(feed);
         if before == Air::Off && is == Air::Weak {
             // First that it is there.
             is = Air::Live;
@@ -280,7 +267,7 @@ impl FeedWatch {
         }
         let places = [(&mut self.player, Place::Player), (&mut self.recorder, Place::Recording)];
         for (steady, place) in places {
-            let is = feed.problems.iter().any(|problem| problem.place == place);
+            let is = problems(feed).any(|problem| problem.place == place);
             let patience = if is { TROUBLE } else { CALM };
             match steady.look(is, patience, now).map(|change| change.to) {
                 Some(true) => {
@@ -316,7 +303,7 @@ impl Told<'_> {
 
     /// The first problem at a place, and its remedy.
     fn why(&self, is_there: impl Fn(Place) -> bool, otherwise: &str) -> String {
-        let problem = self.feed.problems.iter().find(|problem| is_there(problem.place));
+        let problem = problems(self.feed).find(|problem| is_there(problem.place));
         problem.map_or_else(
             || otherwise.to_owned(),
             |Problem { text, remedy, .. }| format!("{text} {remedy}"),
@@ -328,6 +315,11 @@ impl Told<'_> {
         let about = About { studio, ..About::feed(feed) };
         self.said.push(Said { kind, severity, about, text });
     }
+}
+
+/// What is wrong; advice is for the page.
+fn problems(feed: &FeedStatus) -> impl Iterator<Item = &Problem> {
+    feed.problems.iter().filter(|problem| !problem.advice)
 }
 
 fn has_headers(feed: &FeedStatus) -> bool {
@@ -423,7 +415,6 @@ struct RecordingWatch {
     missing: VecDeque<u64>,
     /// Tags that were really missing.
     hole: u64,
-    gone: u64,
     /// Tags a second when it was on air last.
     rate: f64,
     came: Tally,
@@ -441,9 +432,8 @@ impl RecordingWatch {
             on: recording.on,
             missing: VecDeque::from(vec![recording.missing; HOLE_LOOKS]),
             hole: recording.missing,
-            gone: recording.gone,
             rate: 0.0,
-            came: Tally::from(0),
+            came: Tally::from(feed.drops.backfilled_tags),
             lost: Tally::from(recording.gone),
             open: None,
             quiet: 0,
@@ -471,12 +461,8 @@ impl RecordingWatch {
         }
         self.missing.pop_front();
         self.missing.push_back(recording.missing);
-        let hole = self.missing.iter().copied().min().unwrap_or_default();
-        let filled = self.hole.saturating_sub(hole);
-        let given_up = recording.gone.saturating_sub(self.gone);
-        (self.hole, self.gone) = (hole, recording.gone);
-        let came = self.came.seen + filled.saturating_sub(given_up);
-        if let Some((tags, took)) = self.came.take(came, now) {
+        self.hole = self.missing.iter().copied().min().unwrap_or_default();
+        if let Some((tags, took)) = self.came.take(feed.drops.backfilled_tags, now) {
             let (what, took) = (self.length(tags), Span(took));
             let rest = match recording.missing {
                 0 => String::new(),

@@ -75,7 +75,7 @@ impl Watch {
         for feed in &status.feeds {
             let watch = self.feeds.entry((feed.studio.clone(), feed.name.clone()));
             let watch = watch.or_insert_with(|| FeedWatch::new(feed, now));
-            said.extend(watch.look(feed, &status.links, names, now));
+            said.extend(watch.look(feed, names, now));
         }
         let feeds: HashSet<_> =
             status.feeds.iter().map(|feed| (&feed.studio, &feed.name)).collect();
@@ -165,7 +165,9 @@ mod tests {
 
     fn weak() -> FeedStatus {
         let (place, text, remedy) = (Place::Encoder, "Too slow.".into(), "Lower it.".into());
-        let problems = vec![Problem { place, text, remedy, advice: false }];
+        let real = Problem { place, text, remedy, advice: false };
+        let advice = Problem { text: "Long GOP.".into(), advice: true, ..real.clone() };
+        let problems = vec![advice, real];
         FeedStatus { weak: true, problems, ..camera(FeedState::Live) }
     }
 
@@ -250,7 +252,8 @@ mod tests {
         let mut run = Run::new();
         run.looks(3, camera(FeedState::Live));
         run.status.links[0].state = LinkState::Connecting;
-        let said = run.looks(9, camera(FeedState::Reconnecting));
+        let held = FeedStatus { held: true, ..camera(FeedState::Reconnecting) };
+        let said = run.looks(9, held);
         assert_eq!(said, [Kind::LinkDown, Held]);
         run.status.links[0].state = LinkState::Up;
         assert_eq!(run.looks(9, camera(FeedState::Live)), [Kind::LinkUp, Recovered]);
@@ -323,22 +326,34 @@ mod tests {
             3,
             FeedStatus { recording: Some(Recording::default()), ..camera(FeedState::Live) },
         );
+        let mut backfilled_tags = 0;
+        let with = |feed, backfilled_tags| FeedStatus {
+            drops: Drops { backfilled_tags, ..Drops::default() },
+            ..feed
+        };
         let live = |missing, gone| recorded(missing, gone, camera(FeedState::Live));
         assert_eq!(run.looks(4, live(0, 0)), [RecordingStarted]);
         // Tags on their way are no hole.
         assert_eq!(run.looks(2, live(3, 0)), []);
         assert_eq!(run.looks(9, live(0, 0)), []);
         assert_eq!(run.looks(9, live(600, 0)), []);
-        assert_eq!(run.looks(12, live(0, 0)), [Backfilled]);
+        let mut said = Vec::new();
+        for left in [400, 200, 0] {
+            backfilled_tags += 200;
+            said.extend(run.looks(1, with(live(left, 0), backfilled_tags)));
+        }
+        said.extend(run.looks(12, with(live(0, 0), backfilled_tags)));
+        assert_eq!(said, [Backfilled]);
         assert!(
             run.last.starts_with("12 s (600 tags) of the recording of camera came"),
             "{}",
             run.last
         );
-        run.looks(9, live(100, 0));
-        assert_eq!(run.looks(12, live(0, 100)), [Gone], "what is given up has not come");
+        run.looks(9, with(live(100, 0), backfilled_tags));
+        let given_up = with(live(0, 100), backfilled_tags);
+        assert_eq!(run.looks(12, given_up), [Gone], "what is given up has not come");
         assert!(run.last.starts_with("2.0 s (100 tags)"), "{}", run.last);
-        let over = recorded(0, 100, lost());
+        let over = with(recorded(0, 100, lost()), backfilled_tags);
         assert_eq!(run.looks(9, over), [Lost, RecordingComplete]);
         assert!(run.last.contains("without 2.0 s (100 tags)"), "{}", run.last);
         let off = FeedStatus { recording: Some(Recording::default()), ..lost() };
