@@ -6,7 +6,11 @@ use std::process::Command;
 use bytes::Bytes;
 use firstmile::mp4::{self, Run, Sample, Timing, Track};
 use media::Tag;
-use testkit::{fixture, frames::Frames, process::require, tempdir};
+use testkit::{
+    Node, OwnClient, PATIENCE, fixture, frames::Frames, process::require, tempdir, wait_until,
+};
+
+const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// A file with one fragment for each picture, sounds with the picture before them.
 fn mux(tags: &[Tag]) -> Vec<u8> {
@@ -162,6 +166,8 @@ fn enhanced(fourcc: &[u8; 4], header: &[u8], frames: &[&[u8]], step: i64) -> Vec
 }
 
 const PICTURES: &str = "testsrc2=size=320x180:rate=25";
+const H265: &str =
+    "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0 -tag:v hvc1";
 const SOUND: &str = "sine=frequency=440:sample_rate=48000";
 
 #[track_caller]
@@ -182,25 +188,31 @@ fn assert_pictures(fourcc: &[u8; 4], header: &[u8; 4], encoder: &str, name: &str
 
 #[test]
 fn newer_pictures_play() {
-    let h265 = "-c:v libx265 -preset ultrafast -x265-params log-level=none:bframes=0 -tag:v hvc1";
-    assert_pictures(b"hvc1", b"hvcC", h265, "hevc", "hvc1.1.6.L");
+    assert_pictures(b"hvc1", b"hvcC", H265, "hevc", "hvc1.1.6.L");
     let av1 = "-c:v libaom-av1 -cpu-used 8 -usage realtime";
     assert_pictures(b"av01", b"av1C", av1, "av1", "av01.0.0");
     let vp9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0";
     assert_pictures(b"vp09", b"vpcC", vp9, "vp9", "vp09.0");
 }
 
-#[test]
-fn newer_sounds_play() {
-    let dir = tempdir().unwrap();
-    let theirs = encoded(dir.path(), SOUND, "-c:a libopus -ac 2");
+/// A second of Opus, and how many packets it has.
+#[track_caller]
+fn opus(dir: &Path) -> (Vec<Tag>, usize) {
+    let theirs = encoded(dir, SOUND, "-c:a libopus -ac 2");
     let d_ops = find(&theirs, b"dOps");
     let mut head = b"OpusHead\x01".to_vec();
     head.push(d_ops[1]);
     head.extend([d_ops[3], d_ops[2], d_ops[7], d_ops[6], d_ops[5], d_ops[4], 0, 0, 0]);
     let frames = samples(&theirs);
-    let path = write(dir.path(), &enhanced(b"Opus", &head, &frames, 20));
-    assert_eq!(probe(&path), [format!("opus,48000,{}", frames.len())]);
+    (enhanced(b"Opus", &head, &frames, 20), frames.len())
+}
+
+#[test]
+fn newer_sounds_play() {
+    let dir = tempdir().unwrap();
+    let (tags, count) = opus(dir.path());
+    let path = write(dir.path(), &tags);
+    assert_eq!(probe(&path), [format!("opus,48000,{count}")]);
     let theirs = encoded(dir.path(), SOUND, "-c:a flac -strict -2");
     let frames = samples(&theirs);
     let path = write(dir.path(), &enhanced(b"fLaC", &find(&theirs, b"dfLa")[8..], &frames, 96));
@@ -224,4 +236,27 @@ fn mp3_plays() {
     let probed = probe(&path).remove(0);
     let decoded: usize = probed.strip_prefix("mp3,44100,").expect(&probed).parse().unwrap();
     assert!(frames > 30 && decoded + 1 >= frames, "{decoded} of {frames}");
+}
+
+#[test]
+fn what_enhanced_rtmp_brings_is_recorded() {
+    let dir = tempdir().unwrap();
+    let theirs = encoded(dir.path(), PICTURES, H265);
+    let mut tags = enhanced(b"hvc1", find(&theirs, b"hvcC"), &samples(&theirs), 40);
+    let (sounds, count) = opus(dir.path());
+    tags.extend(sounds);
+    tags.sort_by_key(|tag| tag.timestamp);
+    let studio = Node::studio(FIRSTMILE).config("[record]\nall = true\n").start().unwrap();
+    let url = studio.url(&studio.key("camera"));
+    let mut encoder = OwnClient::ready(&url, rtmp::session::Intent::Publish);
+    tags.iter().for_each(|tag| encoder.send(tag).unwrap());
+    let recording = || studio.json(&["record", "list"])["recordings"][0].clone();
+    let all = u64::try_from(tags.len()).unwrap();
+    wait_until("all is there", PATIENCE, || recording()["tags"] == all);
+    encoder.close();
+    wait_until("the file is whole", PATIENCE, || recording()["journal"] == false);
+    let recording = recording();
+    let journal = Path::new(recording["path"].as_str().unwrap());
+    let file = journal.with_file_name(recording["files"][0]["name"].as_str().unwrap());
+    assert_eq!(probe(&file), ["hevc,320,180,25".to_owned(), format!("opus,48000,{count}")]);
 }

@@ -134,7 +134,68 @@ fn parse(name: &str) -> Option<PublicationId> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+    use media::{Position, Tag, Track};
+
+    use super::super::{FeedRecorder, Source};
     use super::*;
+
+    const PUBLICATION: PublicationId = PublicationId([7; 16]);
+
+    fn open(dir: &Path) -> (Recorder, FeedRecorder) {
+        let recorder = Recorder::open(dir, 0);
+        recorder.set_recorded([("camera".parse().unwrap(), SystemTime::UNIX_EPOCH)]);
+        let camera = recorder.feed("camera").unwrap();
+        (recorder, camera)
+    }
+
+    fn append(camera: &FeedRecorder, number: u64) {
+        let tag = Tag::new(Track::Audio, 0, Bytes::from_static(&[0xaf, 1, 2]));
+        let previous = number.checked_sub(1);
+        let position = Position { publication: PUBLICATION, number, previous };
+        camera.append(position, &tag, SystemTime::now());
+    }
+
+    #[test]
+    fn what_was_deleted_stays_so_and_is_not_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let relay = Source::Relay("berlin".into());
+        let name = "07".repeat(16);
+        let (recorder, camera) = open(dir.path());
+        camera.begin(PUBLICATION, SystemTime::now(), relay.clone());
+        (0..5).for_each(|number| append(&camera, number));
+        assert!(matches!(recorder.delete(&name), Err(ShelfError::OnAir)));
+        camera.ended(PUBLICATION, 9);
+        // A file of it, and its document.
+        let journal = recorder.list()[0].path.clone();
+        let file = super::super::files::Filed { name: "a.mp4".into(), ..Default::default() };
+        let path = journal.with_file_name("a.mp4");
+        recorder.close();
+        fs::write(&path, b"film").unwrap();
+        Document { files: vec![file], ..Document::default() }.write(&journal).unwrap();
+
+        let (recorder, camera) = open(dir.path());
+        assert_eq!(recorder.list()[0].missing, 4);
+        assert_eq!(recorder.open_file(&name, 1).unwrap().len, 4);
+        assert!(matches!(recorder.open_file(&name, 2), Err(ShelfError::NoFile)));
+        recorder.delete(&name).unwrap();
+        assert!(matches!(recorder.delete(&name), Err(ShelfError::Unknown)));
+        assert!(recorder.list().is_empty() && !path.exists());
+        recorder.close();
+
+        // Its relay still has it.
+        let (recorder, again) = open(dir.path());
+        again.begin(PUBLICATION, SystemTime::now(), relay);
+        (0..9).for_each(|number| append(&again, number));
+        assert_eq!(again.wanted(PUBLICATION, 9), []);
+        assert!(recorder.list().is_empty());
+        drop(camera);
+        recorder.close();
+        assert!(journal.metadata().unwrap().len() < 300);
+    }
 
     #[test]
     fn names_are_digits() {

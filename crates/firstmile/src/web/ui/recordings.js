@@ -53,7 +53,7 @@ function row(recording, ui, act) {
   const size = files.length > 0 ? files.reduce((sum, file) => sum + file.bytes, 0) : recording.bytes;
   const holes = files.reduce((sum, file) => sum + file.holes, 0);
   const began = new Date(recording.started_ms).toLocaleString();
-  return h("div", { key: `recording ${name}`, class: `recorded ${recording.state}` },
+  return h("div", { key: `recording ${name}`, class: `recorded is-${recording.state}` },
     h("b", {}, recording.feed),
     h("span", {}, began),
     h("span", {}, span(recording.length_ms / 1000)),
