@@ -20,12 +20,11 @@ use tracing::{info, warn};
 
 use super::disk::hex;
 use super::export::{ExportError, unfinished};
-use super::files::{Document, Filed};
+use super::files::{Document, Filed, free_name};
 use super::film::{Film, FilmError, Split};
 use super::format::{FileHead, Source};
 use super::index::Index;
 use super::scan::JournalError;
-use super::state::Job;
 use super::walk::{Step, Walk};
 use super::{Shared, flv, lock};
 use crate::config::record::{NamePattern, Record, RecordFormat};
@@ -308,11 +307,14 @@ impl Filer<'_> {
         if self.settings.format == RecordFormat::Journal {
             tasks.clear();
         }
+        let has_work = !emptied.is_empty();
         for (publication, tags) in emptied {
             state.empty(publication, Some(tags));
         }
         drop(state);
-        self.shared.work.notify_all();
+        if has_work {
+            self.shared.work.notify_all();
+        }
         // Complete ones need their place only once.
         tasks.sort_by_key(|task| (!task.is_complete, !task.is_on_air, Reverse(task.head.started)));
         tasks
@@ -492,51 +494,5 @@ impl Filing {
     }
 }
 
-/// A name, without its extension, that no other file has.
-fn free_name(
-    pattern: &NamePattern,
-    head: &FileHead,
-    journal: &Path,
-    (part, started): (u32, i64),
-    ours: &[String],
-    taken: &[Filed],
-) -> String {
-    let id = hex(head.publication);
-    let name = pattern.fill(head.feed.as_str(), started, part, &id);
-    let is_free = |name: &str| {
-        [".mp4", ".flv"].iter().all(|extension| {
-            let file = format!("{name}{extension}");
-            let is_new = taken.iter().all(|taken| taken.name != file);
-            is_new && (ours.contains(&file) || !journal.with_file_name(&file).exists())
-        })
-    };
-    if is_free(&name) {
-        return name;
-    }
-    let named = format!("{name}-{}", &id[..8]);
-    if is_free(&named) { named } else { format!("{name}-{id}-{part}") }
-}
-
-impl Index {
-    /// Whether its journal holds nothing but its end: files have taken its place.
-    pub(super) fn is_emptied(&self) -> bool {
-        self.is_sealed() && self.file_len == super::writer::emptied_len(&self.head)
-    }
-
-    /// Whether it was emptied because nobody wants it any more.
-    pub(super) fn is_deleted(&self) -> bool {
-        self.is_emptied() && self.summary().tags == 0
-    }
-}
-
-impl super::state::State {
-    /// Asks the writer to empty a journal; with `tags`, only if it has so many.
-    pub(super) fn empty(&mut self, publication: PublicationId, tags: Option<u64>) {
-        let is_asked = self.queue.iter().any(
-            |job| matches!(job, Job::Empty { publication: other, .. } if *other == publication),
-        );
-        if !is_asked {
-            self.queue.push_back(Job::Empty { publication, tags });
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

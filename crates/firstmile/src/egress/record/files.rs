@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk::hex;
 use super::film::Part;
+use super::format::FileHead;
+use crate::config::record::NamePattern;
 use crate::platform;
 use crate::status::RecordingFile;
 
@@ -99,6 +102,31 @@ pub(super) struct Told {
     pub(super) journal_bytes: u64,
     pub(super) left_out: u64,
     pub(super) files: Vec<RecordingFile>,
+}
+
+/// A name, without its extension, that no other file has.
+pub(super) fn free_name(
+    pattern: &NamePattern,
+    head: &FileHead,
+    journal: &Path,
+    (part, started): (u32, i64),
+    ours: &[String],
+    taken: &[Filed],
+) -> String {
+    let id = hex(head.publication);
+    let name = pattern.fill(head.feed.as_str(), started, part, &id);
+    let is_free = |name: &str| {
+        [".mp4", ".flv"].iter().all(|extension| {
+            let file = format!("{name}{extension}");
+            let is_new = taken.iter().all(|taken| taken.name != file);
+            is_new && (ours.contains(&file) || !journal.with_file_name(&file).exists())
+        })
+    };
+    if is_free(&name) {
+        return name;
+    }
+    let named = format!("{name}-{}", &id[..8]);
+    if is_free(&named) { named } else { format!("{name}-{id}-{part}") }
 }
 
 /// Whether a name stays in its directory and is that of a file of ours.

@@ -7,6 +7,7 @@ use bytes::{Buf, BufMut};
 use super::format::{FileHead, Kind, RecordHead, Source};
 use super::ranges::Ranges;
 use super::share::{Charge, Share};
+use super::writer::emptied_len;
 use media::Track;
 
 /// Ranges of one publication: what is left of a link that lost every second tag for minutes. A
@@ -238,6 +239,16 @@ impl Index {
 
     pub(super) fn is_sealed(&self) -> bool {
         self.is_sealed
+    }
+
+    /// Whether its journal holds nothing but its end: files have taken its place.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.is_sealed() && self.file_len == emptied_len(&self.head)
+    }
+
+    /// Whether it was emptied because nobody wants it any more.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.is_emptied() && self.summary().tags == 0
     }
 
     pub(super) fn is_from_here(&self) -> bool {

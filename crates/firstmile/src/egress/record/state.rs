@@ -152,6 +152,16 @@ impl State {
         self.push(publication, head, Bytes::new());
     }
 
+    /// Asks the writer to empty a journal; with `tags`, only if it has so many.
+    pub(super) fn empty(&mut self, publication: PublicationId, tags: Option<u64>) {
+        let is_asked = self.queue.iter().any(
+            |job| matches!(job, Job::Empty { publication: other, .. } if *other == publication),
+        );
+        if !is_asked {
+            self.queue.push_back(Job::Empty { publication, tags });
+        }
+    }
+
     /// Marks what is missing from `first` to `last` as gone.
     pub(super) fn gone(&mut self, publication: PublicationId, first: u64, last: u64) {
         let Some(index) = self.journals.get(&publication) else { return };
