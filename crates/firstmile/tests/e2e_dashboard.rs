@@ -136,6 +136,8 @@ fn cards_beyond_what_plays_show_their_keyframes() {
     let full = "document.querySelector('.screen[data-feed=f]').fmPreview.player";
     page.wait("a full one", &format!("{full}?.mode === 'full' && {full}.stats.presented > 30"));
     assert_eq!(page.complaints().unwrap(), Vec::<String>::new());
+    page.press("Enter").unwrap();
+    page.wait("a small one", &format!("{full} && {full}.mode !== 'full'"));
     // There is no second place on any of them.
     let (code, _) = ask(&studio, "a", &hello(&studio.token()));
     assert_eq!(code, 4429);
@@ -272,6 +274,19 @@ fn a_viewer_ends_with_its_feed_and_with_the_studio() {
     assert_eq!(end(&mut roof).0, 1001);
     studio.terminate().unwrap();
     assert_eq!(end(&mut camera).0, 1001);
+}
+
+#[test]
+fn a_viewer_that_takes_nothing_is_let_go() {
+    let studio = Node::studio(FIRSTMILE).start().unwrap();
+    let url = studio.url(&studio.key("camera"));
+    let _encoder = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    studio.wait_feed("camera", "live");
+    let mut socket = socket(&studio, "camera", None).unwrap();
+    socket.send(Message::text(hello(&studio.token()))).unwrap();
+    wait_until("a viewer", PATIENCE, || viewers(&studio) == 1);
+    // It is given what the sockets hold, then 10 s.
+    wait_until("nobody watches", 2 * PATIENCE, || viewers(&studio) == 0);
 }
 
 #[test]

@@ -27,7 +27,7 @@ const HELLO: Duration = Duration::from_secs(5);
 const MAX_MESSAGE: usize = 1 << 10;
 /// How long a viewer may take for one message, or for the answer to a ping.
 const STUCK: Duration = Duration::from_secs(10);
-/// How long the answer to the end may take.
+/// How long the last words may take, and the answer to them.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How often a viewer is asked whether it is still there.
 const PING: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ pub(super) async fn show(
         let (code, why) = end;
         tracing::debug!(?code, why, "a preview ended");
         let frame = CloseFrame { code: code as u16, reason: why.into() };
-        let told = tokio::time::timeout(STUCK, socket.send(Message::Close(Some(frame)))).await;
+        let told = tokio::time::timeout(GOODBYE, socket.send(Message::Close(Some(frame)))).await;
         // A node that stops waits for those who are told so.
         drop(viewer);
         if let Ok(Ok(())) = told {
