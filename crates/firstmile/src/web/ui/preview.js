@@ -212,7 +212,7 @@ class Preview {
     this.before = { received: stats.received, presented: stats.presented };
     const recent = stats.delays.slice(-Math.max(1, rates.shown)).sort((a, b) => a - b);
     const isStill = this.player.mode === "stills";
-    const behind = recent.length > 0 ? `${(recent[recent.length >> 1] / 1000).toFixed(1)} s behind` : "";
+    const behind = rates.shown > 0 && recent.length > 0 ? `${(recent[recent.length >> 1] / 1000).toFixed(1)} s behind` : "";
     this.corner.textContent = isStill ? "keyframes only" : behind;
     this.meter.setAttribute("aria-valuenow", this.level ? Math.max(SILENT_DB, ...this.level.rms) : SILENT_DB);
     // Some browsers do not tell what they show.
