@@ -6,7 +6,8 @@ export const canPlay = (mime) => Boolean(mime) && (window.MediaSource?.isTypeSup
 const LAG_WITH_SOUND = 0.25;
 const LAG_OF_PICTURE = 0.3;
 const MOST_LAG = 1;
-// Further behind than this beyond its lag it jumps; below it, it plays faster.
+// Further behind than this beyond its lag it jumps; below it, it plays somewhat faster, and slower
+// where it is too near the edge.
 const JUMP_S = 0.5;
 // How long the first pictures may take until they are all there.
 const START_MS = 1_000;
@@ -14,6 +15,7 @@ const START_MS = 1_000;
 const KEEP_S = 8;
 // Twice dry within this, and it stays further behind; this long without, and it comes nearer.
 const DRY_MS = 10_000;
+const ONE_PAUSE_MS = 2_000;
 const CALM_MS = 20_000;
 // The first seconds are the browser's own: all of it starts at once.
 const SETTLE_MS = 3_000;
@@ -34,6 +36,7 @@ export class Player {
     this.isStarted = false;
     this.isOver = false;
     this.isHurrying = false;
+    this.isEarly = false;
     this.dryAt = [];
     this.lagAt = performance.now();
     this.seekAt = 0;
@@ -143,7 +146,9 @@ export class Player {
       video.currentTime = aim;
     }
     this.isHurrying = late > (this.isHurrying ? 0.02 : 0.08);
-    const rate = late > 0.25 ? 1.1 : this.isHurrying ? 1.05 : 1;
+    // Too near the edge it would run dry again and again.
+    this.isEarly = late < (this.isEarly ? -0.02 : -0.08);
+    const rate = late > 0.25 ? 1.1 : this.isHurrying ? 1.05 : this.isEarly ? 0.95 : 1;
     if (video.playbackRate !== rate) video.playbackRate = rate;
     if (performance.now() - this.lagAt > CALM_MS && this.lag > this.leastLag) this.#setLag(this.lag - 0.1);
   }
@@ -161,10 +166,11 @@ export class Player {
     if (!this.isStarted || this.mode === "stills") return;
     const now = performance.now();
     this.stats.dry += 1;
-    if (now - this.startedAt < SETTLE_MS) return;
+    // An encoder that pauses makes it run dry several times at once.
+    if (now - this.startedAt < SETTLE_MS || now - (this.dryAt.at(-1) ?? 0) < ONE_PAUSE_MS) return;
     this.dryAt = [...this.dryAt.filter((at) => now - at < DRY_MS), now];
     if (this.dryAt.length < 2) return;
-    this.dryAt = [];
+    this.dryAt = [now];
     this.#setLag(this.lag + 0.1);
   }
 
