@@ -44,6 +44,8 @@ pub(super) struct Calls<'a> {
     next_lookup: Instant,
     attempts: JoinSet<Result<Link>>,
     next_attempt: Instant,
+    /// It is time for an attempt, and the first answer of the resolver is waited for.
+    is_due: bool,
     since: Instant,
 }
 
@@ -102,6 +104,7 @@ impl<'a> Calls<'a> {
             next_lookup: now,
             attempts: JoinSet::new(),
             next_attempt: now + pause,
+            is_due: false,
             since: now,
         }
     }
@@ -163,7 +166,7 @@ impl<'a> Calls<'a> {
         if found != self.addresses {
             let is_moved = !self.addresses.is_empty();
             self.addresses = found;
-            if is_moved {
+            if is_moved || std::mem::take(&mut self.is_due) {
                 self.next_attempt = Instant::now();
             }
         }
@@ -175,6 +178,10 @@ impl<'a> Calls<'a> {
         // Jitter keeps the studios of a relay that comes back from calling in step.
         self.pause(pause.mul_f64(rand::random_range(0.75..1.25)));
         if self.addresses.is_empty() {
+            self.is_due = true;
+            if self.since.elapsed() < ATTEMPT {
+                return Ok(());
+            }
             bail!("the address of {} is not known: nobody resolves its name", self.relay.host);
         }
         if self.attempts.len() < MAX_ATTEMPTS {
