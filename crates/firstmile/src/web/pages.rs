@@ -85,6 +85,25 @@ mod tests {
     }
 
     #[test]
+    fn the_page_calls_what_there_is() {
+        let text = |wanted| FILES.iter().find(|(path, ..)| *path == wanted).expect("a file").2;
+        let name = |text: &'static str| text.split(|c: char| !c.is_alphanumeric()).next();
+        for (path, _, script) in FILES.iter().filter(|(_, kind, _)| *kind == SCRIPT) {
+            // `api.pause(`, and not `api.js`.
+            let calls = script.split("api.").skip(1).filter_map(name).filter(|name| *name != "js");
+            for call in calls {
+                let forms = ["const", "function", "async function"];
+                let is_there = forms.iter().any(|form| {
+                    [" ", "("]
+                        .iter()
+                        .any(|end| text("/api.js").contains(&format!("export {form} {call}{end}")))
+                });
+                assert!(is_there, "{path}: api.{call}");
+            }
+        }
+    }
+
+    #[test]
     fn the_page_asks_nobody_else() {
         for (path, _, text) in FILES.into_iter().chain(measure::FILES) {
             let text = text.replace("http://www.w3.org/2000/svg", "");

@@ -84,6 +84,7 @@ export const status = async () => (await ask("GET", "/api/v1/status")).json();
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);
+export const pause = (name, on) => ask("PUT", `${feed(name)}/pause`, { on });
 /** `{ until_s }`, `{ for_s }`, or neither for ever. */
 export const limit = (name, valid) => ask("PUT", `${feed(name)}/validity`, valid);
 /** `timing` has what is to be set of `play_delay_ms` and `play_max_delay_ms`; null: as for all feeds. */
