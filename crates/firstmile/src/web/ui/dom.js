@@ -1,8 +1,14 @@
 // A page is a tree of plain objects; `patch` makes the document like it.
-// Strings become text nodes, never markup. Elements that stay keep focus and listeners.
+// Strings become text nodes, never markup, and nothing in them is invisible or turns the direction of
+// writing: what stands beside a peer's name is not its to change. Elements that stay keep focus and listeners.
 
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "polyline", "line", "rect", "text", "title"]);
+
+const INVISIBLE = /[\p{Cc}\p{Cf}\u2028\u2029]/gu;
+
+/** A text without what nobody sees. */
+export const plain = (item) => String(item).replace(INVISIBLE, "\ufffd");
 
 /**
  * An element: tag, attributes (`onX` are listeners, `key` tells siblings apart, with `own` its children
@@ -40,7 +46,7 @@ function fits(node, item) {
 }
 
 function create(item) {
-  if (typeof item !== "object") return document.createTextNode(String(item));
+  if (typeof item !== "object") return document.createTextNode(plain(item));
   const node = SVG_TAGS.has(item.tag) ? document.createElementNS(SVG, item.tag) : document.createElement(item.tag);
   node.fmTag = item.tag;
   node.fmKey = item.attributes.key;
@@ -51,7 +57,8 @@ function create(item) {
 
 function update(node, item) {
   if (typeof item !== "object") {
-    if (node.data !== String(item)) node.data = String(item);
+    const text = plain(item);
+    if (node.data !== text) node.data = text;
     return node;
   }
   if (!item.attributes.own) patch(node, item.children);

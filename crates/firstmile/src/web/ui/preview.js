@@ -1,7 +1,7 @@
 // The cards' screens: picture, sound level, and who of them may play in full.
 
 import { token } from "./api.js";
-import { h } from "./dom.js";
+import { h, plain } from "./dom.js";
 import { Player, canPlay } from "./player.js";
 
 // Most that play at full rate; the others show their keyframes. It is less where the browser is slow.
@@ -219,7 +219,8 @@ class Preview {
     return isStill || !this.video.requestVideoFrameCallback ? null : rates;
   }
 
-  #say(words) {
+  #say(said) {
+    const words = plain(said);
     if (this.words.textContent !== words) this.words.textContent = words;
   }
 
