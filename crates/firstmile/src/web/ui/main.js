@@ -114,7 +114,7 @@ function page() {
       h("h1", {}, "firstmile ", h("small", {}, status.role)),
       h("p", { class: "sum" }, summary(status.feeds)),
       h("p", { class: "quiet" }, `up ${span(status.uptime_s)} · version ${status.version}`),
-      api.isLoggedIn() && h("button", { onclick: () => act.run(api.logOut) }, "Log out")),
+      api.isLoggedIn() && h("button", { onclick: () => act.run(leave) }, "Log out")),
     notices(),
     needsToken ? tokenForm("The token is wrong: the program may have been started anew.")
       : !api.hasToken() && tokenForm("You can look. To see keys and change something, this page needs the token."),
@@ -172,6 +172,12 @@ async function enterToken(event) {
     notice = error.message;
   }
   await poll();
+}
+
+/** What this page has seen is forgotten with it. */
+async function leave() {
+  await api.logOut();
+  location.reload();
 }
 
 /** A wrong token still lets one look, so it is tried where it is needed. */
