@@ -268,14 +268,45 @@ impl Page {
     /// If the browser does not do so.
     #[track_caller]
     pub fn click(&mut self, selector: &str) -> Result<()> {
-        let selector = Value::from(selector).to_string();
-        let script = format!(
-            "(() => {{ const e = document.querySelector({selector}); if (!e) return null; \
-             e.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
-             const r = e.getBoundingClientRect(); \
-             return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
+        let element = format!("document.querySelector({})", Value::from(selector));
+        self.click_on(selector, &element)
+    }
+
+    /// The same with the button of this label, in the first element of a selector.
+    ///
+    /// # Panics
+    ///
+    /// As [`click`](Self::click).
+    ///
+    /// # Errors
+    ///
+    /// As [`click`](Self::click).
+    #[track_caller]
+    pub fn click_button(&mut self, within: &str, label: &str) -> Result<()> {
+        let element = format!(
+            "[...(document.querySelector({})?.querySelectorAll('button') ?? [])] \
+             .find((button) => button.textContent.trim() === {})",
+            Value::from(within),
+            Value::from(label)
         );
-        let place = self.wait(&selector, &script);
+        self.click_on(&format!("the button {label:?} in {within}"), &element)
+    }
+
+    #[track_caller]
+    fn click_on(&mut self, what: &str, element: &str) -> Result<()> {
+        // Nobody clicks at what is just moving.
+        let script = format!(
+            "(async () => {{ const e = {element}; if (!e) return null; \
+             e.scrollIntoView({{ block: 'center', behavior: 'instant' }}); \
+             const at = () => {{ const r = e.getBoundingClientRect(); \
+             return [r.x + r.width / 2, r.y + r.height / 2]; }}; \
+             const before = at(); \
+             await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))); \
+             const [x, y] = at(); \
+             const hit = e.contains(document.elementFromPoint(x, y)); \
+             return hit && x === before[0] && y === before[1] ? [x, y] : null; }})()"
+        );
+        let place = self.wait(what, &script);
         for (kind, buttons) in [("mouseMoved", 0), ("mousePressed", 1), ("mouseReleased", 0)] {
             let button = if kind == "mouseMoved" { "none" } else { "left" };
             let event = json!({
@@ -285,6 +316,40 @@ impl Page {
             self.call("Input.dispatchMouseEvent", event)?;
         }
         Ok(())
+    }
+
+    /// Clicks into the first field of a selector and types a text after what is there.
+    ///
+    /// # Panics
+    ///
+    /// As [`click`](Self::click).
+    ///
+    /// # Errors
+    ///
+    /// As [`click`](Self::click).
+    #[track_caller]
+    pub fn type_into(&mut self, selector: &str, text: &str) -> Result<()> {
+        self.click(selector)?;
+        self.type_text(text)
+    }
+
+    /// Brings the tab to the front: the one that was opened last hides the others, which then rest.
+    ///
+    /// # Errors
+    ///
+    /// If the browser does not do so.
+    pub fn to_front(&mut self) -> Result<()> {
+        self.call("Page.bringToFront", json!({})).map(drop)
+    }
+
+    /// Writes what the page downloads into this directory, without asking.
+    ///
+    /// # Errors
+    ///
+    /// If the browser does not do so.
+    pub fn downloads(&mut self, directory: &Path) -> Result<()> {
+        let how = json!({ "behavior": "allow", "downloadPath": directory });
+        self.call("Browser.setDownloadBehavior", how).map(drop)
     }
 
     /// Presses a key such as `Enter`, `Tab` or `Escape` where the focus is.
@@ -343,6 +408,31 @@ impl Page {
     }
 }
 
+/// What the QR codes in a picture say, read by zbar.
+///
+/// # Panics
+///
+/// If zbarimg is not installed.
+///
+/// # Errors
+///
+/// If the picture cannot be read.
+#[track_caller]
+pub fn qr_codes(picture: &Path) -> Result<Vec<String>> {
+    let program =
+        find("zbarimg").expect("zbarimg is not installed: run ./check, which installs it");
+    let output = Command::new(program)
+        .args(["--quiet", "--raw", "-Sdisable", "-Sqrcode.enable"])
+        .arg(picture)
+        .output()?;
+    // It fails where there is none, and says nothing then.
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() && !said.trim().is_empty() {
+        bail!("zbarimg cannot read {}: {said}", picture.display());
+    }
+    Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -357,8 +447,8 @@ mod tests {
             page.wait("a seven", "Number(document.querySelector('button').textContent) - 1"),
             6
         );
-        page.click("input").unwrap();
-        page.type_text("abc").unwrap();
+        page.click_button("body", "7").unwrap();
+        page.type_into("input", "abc").unwrap();
         assert_eq!(page.eval("document.querySelector('input').value").unwrap(), "abc");
         assert_eq!(page.eval("Promise.resolve([1, null])").unwrap(), json!([1, null]));
         assert!(page.eval("nothing.at.all").unwrap_err().to_string().contains("ReferenceError"));
@@ -370,5 +460,6 @@ mod tests {
         page.resize(320, 200).unwrap();
         page.screenshot(&file).unwrap();
         assert!(fs::read(&file).unwrap().starts_with(b"\x89PNG"));
+        assert_eq!(qr_codes(&file).unwrap(), Vec::<String>::new());
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 /// What to install where a program is missing.
 const INSTALL: &str = "run ./check, which installs it, or: apt-get install ffmpeg \
     gstreamer1.0-tools gstreamer1.0-plugins-{base,good,bad,ugly} gstreamer1.0-libav rtmpdump \
-    iproute2 nftables chromium";
+    iproute2 nftables chromium zbar-tools";
 
 /// Panics with what to install if `program` is not on the path.
 ///
