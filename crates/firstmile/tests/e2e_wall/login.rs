@@ -53,6 +53,16 @@ fn who_types_the_password_watches_until_they_log_out() {
     page.goto(&format!("http://{at}/?again")).unwrap();
     page.wait("a card", "document.querySelector('.card.live')");
 
+    // As another tab does that logs out: this one says so, and takes the password again.
+    page.eval("fetch('/api/v1/logout', { method: 'POST' }).then((answer) => answer.status)")
+        .unwrap();
+    wait_text(&mut page, "You are logged out: elsewhere");
+    enter(&mut page, PASSWORD);
+    page.wait(
+        "no question",
+        "!document.querySelector('#token') && document.querySelector('.wall')",
+    );
+
     page.click_button(".top", "Log out").unwrap();
     wait_text(&mut page, "This page needs the password.");
     let left = page.eval("document.body.innerText").unwrap();

@@ -116,7 +116,8 @@ function page() {
       h("p", { class: "quiet" }, `up ${span(status.uptime_s)} · version ${status.version}`),
       api.isLoggedIn() && h("button", { onclick: () => act.run(leave) }, "Log out")),
     notices(),
-    needsToken ? tokenForm("The token is wrong: the program may have been started anew.")
+    needsToken ? tokenForm(api.hasPassword() ? "You are logged out: elsewhere, after a day, or because the program was started anew."
+      : "The token is wrong: the program may have been started anew.")
       : !api.hasToken() && tokenForm("You can look. To see keys and change something, this page needs the token."),
     h("main", { key: "wall", class: lost ? "wall stale" : "wall" },
       status.feeds.map((feed) => card(feed, histories.get(keyOf(feed)) ?? [], status.links, ui, act)),
