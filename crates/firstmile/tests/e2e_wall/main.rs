@@ -3,6 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod clicks;
 mod foreign;
 mod hostile;
 mod keys;

@@ -53,5 +53,17 @@ fn a_relay_is_joined_cuts_the_studio_off_and_invites_it_again() {
     page.press("Enter").unwrap();
     page.wait("the link", &format!("{state} === 'connected'"));
     studio.wait_links(1);
+    page.click_button(".links", "Leave").unwrap();
+    page.click_button(".links", "Really? Its encoders are cut").unwrap();
+    wait_text(&mut page, "No relay is joined");
+    studio.wait_links(0);
+
+    // The used one is gone by itself, the one of the start by a click.
+    page.goto(&at_relay).unwrap();
+    wait_text(&mut page, "The link of the start");
+    page.click_button(".links:has(form)", "Revoke").unwrap();
+    page.click_button(".links:has(form)", "Really?").unwrap();
+    page.wait("no invite", "!document.querySelector('.links:has(form) .link')");
+    assert!(relay.status().unwrap()["join_link"].is_null());
     assert_content(&mut page);
 }
