@@ -3,6 +3,8 @@
 //! It costs about a thousandth of a core. It runs in a task of its own, which takes what it has
 //! time for: a fault in the decoder costs the level and nothing else.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use media::enhanced::{Fit, Form, fit};
 use media::{Codec, Role, Tag, Track};
@@ -25,6 +27,9 @@ const MAX_FRAME: usize = 4 << 10;
 const FLOOR: f32 = -90.0;
 /// Levels in a second.
 const RATE: usize = 10;
+/// Time between two decoders: making one costs as much as hundreds of frames, and an encoder may send
+/// another configuration with each of them.
+const DECODER_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Where a feed's sound is handed in.
 #[derive(Debug)]
@@ -97,16 +102,23 @@ fn content(tag: &Tag) -> Option<Bytes> {
 
 async fn run(mut queue: mpsc::Receiver<Job>, show: impl Fn(String)) {
     let mut decoder = None;
+    let mut wanted: Option<Bytes> = None;
+    let mut made: Option<Instant> = None;
     while let Some(job) = queue.recv().await {
         match job {
-            Job::Configure(config) => match Decoder::new(&config) {
-                Ok(new) => decoder = Some(new),
-                Err(why) => {
-                    decoder = None;
-                    show(Told::Mute { why }.text());
-                }
-            },
+            Job::Configure(config) => {
+                decoder = None;
+                wanted = Some(config);
+            }
             Job::Decode(frame) => {
+                let may_make = made.is_none_or(|made| made.elapsed() >= DECODER_PAUSE);
+                if let Some(config) = wanted.take_if(|_| may_make) {
+                    made = Some(Instant::now());
+                    match Decoder::new(&config) {
+                        Ok(new) => decoder = Some(new),
+                        Err(why) => show(Told::Mute { why }.text()),
+                    }
+                }
                 if let Some(level) = decoder.as_mut().and_then(|decoder| decoder.decode(&frame)) {
                     show(level);
                 }
@@ -228,6 +240,27 @@ mod tests {
             let noise: Vec<_> = (0..length).map(|byte| (byte * 73 + length * 31) as u8).collect();
             decoder.decode(&noise);
         }
+    }
+
+    #[tokio::test]
+    async fn another_configuration_with_every_frame_is_not_followed() {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (show, mut shown) = mpsc::unbounded_channel();
+        let running = tokio::spawn(run(queue, move |text| drop(show.send(text))));
+        let started = Instant::now();
+        for _ in 0..2_000 {
+            // HE-AAC, which each time is said to have no level.
+            jobs.send(Job::Configure(Bytes::from_static(&[0x2b, 0x11, 0x88, 0]))).await.unwrap();
+            jobs.send(Job::Decode(Bytes::from_static(&[0]))).await.unwrap();
+        }
+        drop(jobs);
+        running.await.unwrap();
+        let mut made = 0;
+        while shown.recv().await.is_some() {
+            made += 1;
+        }
+        let most = 1 + started.elapsed().as_millis() / DECODER_PAUSE.as_millis();
+        assert!((1..=most).contains(&made), "{made}");
     }
 
     #[tokio::test]
