@@ -41,6 +41,11 @@ pub enum ExportError {
     /// The codec has no place in the file.
     #[error("MP4 has no place for {0}; export it to a file whose name ends with .flv")]
     Codec(Codec),
+    /// An MP4 of it would be a heap of small files.
+    #[error(
+        "its configuration changes too often for MP4; export it to a file whose name ends with .flv"
+    )]
+    Restless,
     /// There is neither video nor audio.
     #[error("there is no frame in it yet")]
     Empty,
@@ -50,6 +55,7 @@ impl From<FilmError> for ExportError {
     fn from(error: FilmError) -> Self {
         match error {
             FilmError::Codec(codec) => Self::Codec(codec),
+            FilmError::Restless => Self::Restless,
             FilmError::Write(error) => Self::Write(error),
         }
     }

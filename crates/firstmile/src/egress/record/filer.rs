@@ -8,7 +8,7 @@
 //! A crash at any point costs nothing: what is not said to be complete is made anew of its journal.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,7 @@ pub(super) fn run(shared: &Shared, settings: Settings) {
         open: HashMap::new(),
         complete: HashMap::new(),
         failed: HashMap::new(),
+        no_film: HashSet::new(),
     };
     loop {
         let is_busy = filer.turn(false);
@@ -106,6 +107,8 @@ struct Filer<'a> {
     complete: HashMap<PublicationId, Instant>,
     /// What failed, and when.
     failed: HashMap<PublicationId, Instant>,
+    /// Recordings that MP4 has no place for: nothing is done for them until they are complete.
+    no_film: HashSet<PublicationId>,
 }
 
 /// A recording that is being made into files.
@@ -153,6 +156,8 @@ enum Failure {
     Export(#[from] ExportError),
     #[error("cannot write its document")]
     Document(#[from] io::Error),
+    #[error("there is no room for it: less than {0} is free on the disk")]
+    Room(Size),
 }
 
 impl Filer<'_> {
@@ -222,7 +227,11 @@ impl Filer<'_> {
         let paths: Vec<_> = over.iter().filter_map(path).collect();
         drop(state);
         for (publication, path) in paths {
-            self.open.remove(&publication);
+            // Its document may have been removed before the last of them was made.
+            let begun = self.open.remove(&publication).map(|filing| filing.names);
+            for file in begun.iter().flat_map(|names| lock(names).clone()) {
+                let _ = fs::remove_file(path.with_file_name(&file.name));
+            }
             Document::remove(&path);
         }
         let mut state = self.shared.lock();
@@ -250,6 +259,7 @@ impl Filer<'_> {
         let mut tasks = Vec::new();
         let mut emptied = Vec::new();
         self.complete.retain(|publication, _| state.journals.contains_key(publication));
+        self.no_film.retain(|publication| state.journals.contains_key(publication));
         let gone = |publication: &PublicationId| !state.journals.contains_key(publication);
         let taken_away: Vec<_> = self.open.keys().copied().filter(gone).collect();
         for publication in taken_away {
@@ -277,7 +287,9 @@ impl Filer<'_> {
             let is_open = self.open.contains_key(publication);
             // Nothing has come since it was read to an open hole, before the program was started.
             let is_known = told.is_some_and(|told| told.journal_bytes == index.file_len);
-            if !is_complete && (is_known && !is_open || self.settings.format != RecordFormat::Mp4) {
+            let is_for_later =
+                self.settings.format != RecordFormat::Mp4 || self.no_film.contains(publication);
+            if !is_complete && (is_known && !is_open || is_for_later) {
                 continue;
             }
             if self
@@ -325,6 +337,10 @@ impl Filer<'_> {
         if self.settings.format == RecordFormat::Flv {
             return self.flv(task);
         }
+        if self.no_film.contains(&publication) {
+            self.remove_files(task, &[]);
+            return self.flv(task);
+        }
         if !self.open.contains_key(&publication) && !self.make_room(task) {
             return Ok(Outcome::Idle);
         }
@@ -333,12 +349,15 @@ impl Filer<'_> {
             None => self.begin(task)?,
         };
         match self.go_on(task, filing) {
-            Err(Failure::Film(FilmError::Codec(_))) if task.is_complete => {
+            // It becomes an FLV, all at once.
+            Err(Failure::Film(FilmError::Codec(_) | FilmError::Restless)) => {
+                self.no_film.insert(publication);
+                if !task.is_complete {
+                    return Ok(Outcome::Idle);
+                }
                 self.remove_files(task, &[]);
                 self.flv(task)
             }
-            // It becomes an FLV, all at once.
-            Err(Failure::Film(FilmError::Codec(_))) => Ok(Outcome::Idle),
             other => other,
         }
     }
@@ -434,6 +453,11 @@ impl Filer<'_> {
     fn flv(&mut self, task: &Task) -> Result<Outcome, Failure> {
         if !task.is_complete {
             return Ok(Outcome::Idle);
+        }
+        // It is written in one go.
+        let room = self.shared.keep_free.saturating_add(FOR_JOURNALS).saturating_add(task.len);
+        if platform::free_space(&self.shared.dir).is_some_and(|free| free <= room) {
+            return Err(Failure::Room(Size(room)));
         }
         let before = Document::read(&task.path).unwrap_or_default().files;
         let before: Vec<_> = before.into_iter().map(|file| file.name).collect();

@@ -19,8 +19,8 @@ use crate::status::RecordingFile;
 
 /// What the documents' names end with.
 pub(super) const EXTENSION: &str = "json";
-/// Most bytes of a document: thousands of parts, each with its marks.
-const MAX_DOCUMENT: u64 = 16 << 20;
+/// Most bytes of a document: as many parts and marks as a film makes, the longest names included.
+const MAX_DOCUMENT: u64 = 48 << 20;
 /// Files of one recording; splitting at the shortest length, a week of it.
 const MAX_FILES: usize = 1 << 16;
 

@@ -19,10 +19,20 @@ use crate::mp4::{self, Entry, Movie, Payload, Run, Sample, Timing, Track};
 const FRAGMENT_MS: i64 = 2_000;
 /// A fragment is written when it has so many bytes.
 const FRAGMENT_BYTES: usize = 8 << 20;
+/// The same in frames, each of which costs some hundred bytes: an encoder whose clock stands still
+/// may send frames of one byte.
+const FRAGMENT_FRAMES: usize = 1 << 14;
 /// How long the last picture is shown if nothing says better.
 const LAST_PICTURE_MS: i64 = 40;
-/// Stretches of a part that are listed as missing; more of them are too many to look at.
+/// Stretches of a part that are listed as missing, and of all parts together; more of them are too
+/// many to look at, and they stand in the recording's document.
 const MAX_MARKS: usize = 1_000;
+const MAX_ALL_MARKS: usize = 50_000;
+/// Parts that begin because a configuration is new: each is a file, and an encoder may send another
+/// configuration with every frame.
+const MAX_CHANGES: u32 = 500;
+/// Parts of one recording; the last one is not split any more. Fewer than a document may name.
+const MAX_PARTS: usize = 60_000;
 
 /// Where a part ends before its recording does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +78,9 @@ pub enum FilmError {
     /// The codec has no place in it.
     #[error("MP4 has no place for {0}")]
     Codec(Codec),
+    /// It would be a heap of small files.
+    #[error("its configuration changes too often for MP4")]
+    Restless,
     /// The file cannot be written.
     #[error("cannot write the file")]
     Write(#[from] io::Error),
@@ -95,13 +108,19 @@ pub(super) struct Film {
     hole: Option<(i64, u64)>,
     /// Holes in what waits: from, to, tags.
     marks: Vec<(i64, i64, u64)>,
+    /// Marks so far, of all parts.
+    all_marks: usize,
     left_out: u64,
+    /// Parts that ended because of a new configuration.
+    changes: u32,
     parts: Vec<Part>,
 }
 
 /// A track, and what of it is not written yet.
 #[derive(Default)]
 struct Lane {
+    /// What `announced` is a header of.
+    coding: Option<[u8; 4]>,
     /// As its header says.
     announced: Option<Track>,
     /// With what a keyframe has told.
@@ -155,7 +174,9 @@ impl Film {
             open: None,
             hole: None,
             marks: Vec::new(),
+            all_marks: 0,
             left_out: 0,
+            changes: 0,
             parts: Vec::new(),
         }
     }
@@ -207,11 +228,23 @@ impl Film {
                 self.gate = false;
             }
         }
-        let announced = (is_header || self.lanes[lane].track.is_none())
+        let mine = &self.lanes[lane];
+        let coding = tag.codec.map(coding);
+        let is_foreign = mine.track.is_some() && coding.is_some() && mine.coding != coding;
+        let announced = (is_header || mine.track.is_none() || is_foreign)
             .then(|| Track::from_header(tag))
             .flatten();
-        if let Some(track) = announced {
-            self.announce(lane, track)?;
+        match announced {
+            Some(track) => {
+                self.announce(lane, track)?;
+                self.lanes[lane].coding = coding;
+            }
+            // A decoder of the other codec makes nothing of it.
+            None if is_foreign && is_frame => {
+                self.left_out += 1;
+                return Ok(());
+            }
+            None => {}
         }
         match mp4::payload(tag) {
             Some(payload) if lane == AUDIO || !self.gate => {
@@ -229,7 +262,12 @@ impl Film {
             return Ok(());
         }
         if mine.announced.is_some() || self.open.is_some() {
+            let before = self.parts.len();
             self.end_part()?;
+            self.changes += u32::from(self.parts.len() > before);
+            if self.changes >= MAX_CHANGES {
+                return Err(FilmError::Restless);
+            }
         }
         let mine = &mut self.lanes[lane];
         mine.track = Some(track.clone());
@@ -267,7 +305,8 @@ impl Film {
             let span = ms.saturating_sub(self.waits_from().unwrap_or(ms));
             let bytes = self.lanes.iter().map(|lane| lane.bytes).sum::<usize>();
             let is_due = span >= FRAGMENT_MS || is_start && span >= FRAGMENT_MS / 4;
-            if is_due || bytes >= FRAGMENT_BYTES {
+            let frames = self.lanes.iter().map(|lane| lane.waiting.len()).sum::<usize>();
+            if is_due || bytes >= FRAGMENT_BYTES || frames >= FRAGMENT_FRAMES {
                 self.flush(Some(lane))?;
             }
         }
@@ -289,7 +328,9 @@ impl Film {
 
     /// Whether the part that is open is as long or as large as it may be.
     fn is_full(&self, now: i64) -> bool {
-        let Some(open) = &self.open else { return false };
+        let Some(open) = self.open.as_ref().filter(|_| self.parts.len() < MAX_PARTS) else {
+            return false;
+        };
         let age = u64::try_from(now.saturating_sub(open.base)).unwrap_or(0);
         let waiting: usize = self.lanes.iter().map(|lane| lane.bytes).sum();
         self.split.time.is_some_and(|time| u128::from(age) >= time.as_millis())
@@ -326,7 +367,10 @@ impl Film {
             None => self.begin_part(&taken)?,
         };
         for (from, to, tags) in self.marks.drain(..) {
-            open.mark(from, to, tags);
+            if self.all_marks < MAX_ALL_MARKS {
+                self.all_marks += 1;
+                open.mark(from, to, tags);
+            }
         }
         let written = write_fragment(&mut open, &self.lanes, taken);
         self.open = Some(open);
@@ -370,6 +414,18 @@ impl Film {
     pub(super) fn finish(mut self) -> Result<Vec<Part>, FilmError> {
         self.end_part()?;
         Ok(self.parts)
+    }
+}
+
+/// A codec by its FourCC, whichever way it is written.
+fn coding(codec: Codec) -> [u8; 4] {
+    match codec {
+        Codec::FlvVideo(7) => *b"avc1",
+        Codec::FlvVideo(12) => *b"hvc1",
+        Codec::FlvAudio(10) => *b"mp4a",
+        Codec::FlvAudio(2 | 14) => *b".mp3",
+        Codec::FlvVideo(id) | Codec::FlvAudio(id) => [0, 0, 0, id],
+        Codec::FourCc(fourcc) => fourcc,
     }
 }
 

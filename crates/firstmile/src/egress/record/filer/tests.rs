@@ -81,3 +81,94 @@ fn a_crash_between_two_steps_costs_nothing() {
     assert_eq!(make(dir.path()).files, made.files);
     assert_eq!(fs::read(&file).unwrap(), film);
 }
+
+fn filer(recorder: &Recorder, live: Option<PublicationId>) -> Filer<'_> {
+    Filer {
+        shared: &recorder.0,
+        settings: Settings::of(&Record::default(), Arc::new(move |_| live)),
+        open: HashMap::new(),
+        complete: HashMap::new(),
+        failed: HashMap::new(),
+        no_film: HashSet::new(),
+    }
+}
+
+/// A recording that goes on, with these bodies of video so far.
+fn on_air(dir: &Path, bodies: &[&[u8]]) -> (Recorder, PathBuf) {
+    let recorder = Recorder::open(dir, 0);
+    recorder.set_recorded([("camera".parse().unwrap(), std::time::UNIX_EPOCH)]);
+    let camera = recorder.feed("camera").unwrap();
+    let now = std::time::SystemTime::now();
+    camera.begin(PUBLICATION, now, Source::Here);
+    for (number, body) in (0..).zip(bodies) {
+        let previous = u64::checked_sub(number, 1);
+        let position = Position { publication: PUBLICATION, number, previous };
+        let tag = Tag::new(Track::Video, 40 * number as i64, Bytes::copy_from_slice(body));
+        camera.append(position, &tag, now);
+    }
+    let written = |index: &Index| index.unwritten == 0 && index.file_len > 0;
+    wait(|| recorder.0.lock().journals.get(&PUBLICATION).is_some_and(written));
+    let path = recorder.list().remove(0).path;
+    (recorder, path)
+}
+
+#[track_caller]
+fn wait(is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+const AVC: &[u8] = &[0x17, 0, 0, 0, 0, 1, 0x64, 0, 0x1f, 0xff, 0xe1, 0, 0, 1];
+const KEY: &[u8] = &[0x17, 1, 0, 0, 0, 9];
+
+#[test]
+fn what_mp4_has_no_place_for_is_not_begun_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, _) = on_air(dir.path(), &[AVC, KEY, &[0x14, 1, 2]]);
+    let mut filer = filer(&recorder, Some(PUBLICATION));
+    assert_eq!(filer.tasks(false).len(), 1);
+    filer.turn(false);
+    assert_eq!(filer.tasks(false).len(), 0, "it waits for its end");
+    recorder.feed("camera").unwrap().ended(PUBLICATION, 3);
+    wait(|| recorder.0.lock().journals[&PUBLICATION].is_complete());
+    filer.settings.on_air = Arc::new(|_| None);
+    wait_for_files(&mut filer);
+    let files = recorder.list().remove(0).files;
+    assert_eq!(files.len(), 1);
+    assert!(files[0].name.ends_with(".flv"), "{files:?}");
+    recorder.close();
+}
+
+fn wait_for_files(filer: &mut Filer<'_>) {
+    let started = Instant::now();
+    while !filer.shared.lock().files.get(&PUBLICATION).is_some_and(|told| told.complete) {
+        assert!(started.elapsed() < Duration::from_secs(60));
+        filer.turn(false);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_file_that_is_made_while_its_recording_is_deleted_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recorder, journal) = on_air(
+        dir.path(),
+        &[AVC, KEY, AVC, &[0x17, 0, 0, 0, 0, 1, 0x42, 0, 0x1f, 0xff, 0xe1, 0, 0, 1], KEY],
+    );
+    let mut filer = filer(&recorder, Some(PUBLICATION));
+    filer.turn(false);
+    let name = Document::read(&journal).unwrap().files.remove(0).name;
+    let (file, aside) = (journal.with_file_name(name), dir.path().join("aside"));
+    recorder.feed("camera").unwrap().ended(PUBLICATION, 5);
+    // Named in the document, and made after that was removed.
+    fs::rename(&file, &aside).unwrap();
+    recorder.delete(&hex(PUBLICATION)).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    wait(|| recorder.0.lock().journals[&PUBLICATION].is_emptied());
+    filer.turn(false);
+    assert!(!file.exists());
+    recorder.close();
+}

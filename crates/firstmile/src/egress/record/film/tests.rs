@@ -159,3 +159,49 @@ fn odd_times_are_survived() {
     }
     stage.finish();
 }
+
+#[test]
+fn a_clock_that_stands_still_does_not_fill_the_memory() {
+    let mut stage = Stage::new(Split::default());
+    stage.video(0, &AVC);
+    stage.video(0, &[0x17, 1, 0, 0, 0, 9]);
+    for _ in 0..3 * FRAGMENT_FRAMES {
+        stage.video(0, &[0x27, 1, 0, 0, 0, 9]);
+        let waiting: usize = stage.film.lanes.iter().map(|lane| lane.waiting.len()).sum();
+        assert!(waiting <= FRAGMENT_FRAMES + 1, "{waiting}");
+    }
+    assert_eq!(stage.finish()[0].frames, 3 * FRAGMENT_FRAMES as u64 + 1);
+}
+
+#[test]
+fn another_configuration_with_every_frame_is_no_film() {
+    let mut stage = Stage::new(Split::default());
+    let mut parts = 0;
+    let error = (0..).find_map(|frame: i64| {
+        let mut header = AVC;
+        header[8] = (frame % 2) as u8;
+        let header = stage.tag(Kind::Video, frame * 40, &header);
+        let told = header.and_then(|()| stage.tag(Kind::Video, frame * 40, &[0x17, 1, 0, 0, 0, 9]));
+        parts = stage.film.parts().count();
+        told.err().or_else(|| (frame > 2_000).then(|| panic!("{parts} files")))
+    });
+    assert!(matches!(error, Some(FilmError::Restless)) && parts <= MAX_CHANGES as usize, "{parts}");
+}
+
+#[test]
+fn a_frame_of_another_codec_is_not_put_into_the_track() {
+    let mut stage = Stage::new(Split::default());
+    stage.tag(Kind::Audio, 0, &[0xaf, 0, 0x11, 0x90]).unwrap();
+    stage.tag(Kind::Audio, 0, &[0xaf, 1, 7]).unwrap();
+    // MP3 is its own header: another part.
+    for frame in 1..3 {
+        stage.tag(Kind::Audio, frame * 26, &[0x2f, 0xff, 0xfb, 0x90, 0xc0, 1]).unwrap();
+    }
+    // H.265 whose header has not come.
+    stage.video(60, &AVC);
+    stage.video(60, &[0x17, 1, 0, 0, 0, 9]);
+    stage.video(100, b"\x93hvc1k");
+    assert_eq!(stage.film.left_out(), 1);
+    let frames: Vec<_> = stage.finish().iter().map(|part| part.frames).collect();
+    assert_eq!(frames, [1, 3], "AAC, and what follows it");
+}
