@@ -30,13 +30,17 @@ pub fn payload(tag: &Tag) -> Option<Payload> {
     Some(Payload { data, composition_ms, is_keyframe })
 }
 
+/// The longest configuration that is taken, a hundred times an honest one: it stands in every part of
+/// a recording, and every frame that a preview keeps holds the one it belongs to.
+const MAX_CONFIGURATION: usize = 64 << 10;
+
 /// The configuration of the main track's decoder.
 pub(super) fn configuration(tag: &Tag) -> Option<Bytes> {
     if tag.role != Role::SequenceHeader {
         return None;
     }
     match plain(tag)?.content {
-        Content::Configuration(data) => Some(data),
+        Content::Configuration(data) => Some(data).filter(|data| data.len() <= MAX_CONFIGURATION),
         Content::Frame(_) => None,
     }
 }
@@ -136,5 +140,14 @@ mod tests {
         assert_eq!(audio(b"\xaf\x00\x12\x10"), None);
         assert_eq!(audio(b"\x95\x01mp4a\x01a1"), None, "a further track");
         assert_eq!(of(Track::Data, b"\x02\x00\x0aonMetaData\x05"), None);
+    }
+
+    #[test]
+    fn a_configuration_has_an_end() {
+        let of = |length: usize| {
+            let body = [&[0x17, 0, 0, 0, 0][..], &vec![1; length]].concat();
+            configuration(&Tag::new(Track::Video, 0, body.into())).is_some()
+        };
+        assert!(of(MAX_CONFIGURATION) && !of(MAX_CONFIGURATION + 1));
     }
 }
