@@ -56,31 +56,36 @@ fn a_recording_is_made_downloaded_and_deleted_by_clicking() {
     page.wait("no light", "!document.querySelector('.card .rec')");
     page.wait("its row", "document.querySelector('.recorded.is-ended')");
     assert_eq!(studio.feed("camera").unwrap()["state"], "live", "the show goes on");
-    // Switched on again it would go on in this file, as long as the encoder is there.
-    drop(encoder);
-    page.wait("its file", "document.querySelector('.recorded.is-whole')");
-
-    page.click_button(".recorded", "Download").unwrap();
-    wait_until("the file is here", PATIENCE, || !files(&downloads).is_empty());
-    let file = files(&downloads).remove(0);
-    let recording = api("/api/v1/recordings")[0].clone();
-    assert_eq!(file.file_name().unwrap().to_str(), recording["files"][0]["name"].as_str());
-    let path = format!("/api/v1/recordings/{}", recording["publication"].as_str().unwrap());
-    let detail = api(&path);
-    let parts = detail["parts"].as_array().unwrap();
-    assert!(parts.len() == 1 && parts[0]["marks"] == Value::Array(vec![]), "{detail}");
-
-    // The journal has what was published in between, tag by tag.
+    // The journal has what was published in between, tag by tag; nobody waits for the encoder to leave.
     let journal = dir.path().join("journal.flv");
     studio.json(&["record", "export", "camera", journal.to_str().unwrap()]);
     let published = Frames::of(&journal).unwrap();
     assert_contiguous_run(&Frames::of(&fixture::clip()).unwrap(), &published, true);
     let (video, audio) = (published.video.len(), published.audio.len());
     assert!(video > 60, "{video} pictures");
+    let recording = api("/api/v1/recordings")[0].clone();
+    let path = format!("/api/v1/recordings/{}", recording["publication"].as_str().unwrap());
+    wait_until("all of it is in the file", PATIENCE, || {
+        let detail = api(&path);
+        let parts = detail["parts"].as_array().unwrap();
+        assert!(parts.len() == 1 && parts[0]["marks"] == Value::Array(vec![]), "{detail}");
+        parts[0]["frames"] == (video + audio) as u64
+    });
+    page.click_button(".recorded", "Download").unwrap();
+    wait_until("the file is here", PATIENCE, || !files(&downloads).is_empty());
+    let file = files(&downloads).remove(0);
+    assert_eq!(file.file_name().unwrap().to_str(), recording["files"][0]["name"].as_str());
     assert_eq!((probe(&file, "v:0"), probe(&file, "a:0")), (video, audio));
-    assert_eq!(parts[0]["frames"], (video + audio) as u64, "{detail}");
 
-    // The journal may be asked for no more, and the file is gone with it.
+    // Switched on again it would go on in this file, as long as the encoder is there.
+    std::fs::remove_file(&file).unwrap();
+    drop(encoder);
+    page.wait("its file", "document.querySelector('.recorded.is-whole')");
+    page.click_button(".recorded", "Download").unwrap();
+    wait_until("the file is here", PATIENCE, || !files(&downloads).is_empty());
+    let file = files(&downloads).remove(0);
+    assert_eq!((probe(&file, "v:0"), probe(&file, "a:0")), (video, audio));
+
     page.click_button(".recorded", "Delete").unwrap();
     page.click_button(".recorded", "Really? The files go").unwrap();
     page.wait("no row", "!document.querySelector('.recorded')");

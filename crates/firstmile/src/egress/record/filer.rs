@@ -134,6 +134,8 @@ struct Task {
     len: u64,
     tags: u64,
     is_complete: bool,
+    /// It was switched off, and its encoder is there: it goes on when it is switched on again.
+    is_paused: bool,
     is_on_air: bool,
 }
 
@@ -310,6 +312,7 @@ impl Filer<'_> {
                 len: index.file_len,
                 tags,
                 is_complete: is_complete && is_settled && !is_on_air,
+                is_paused: is_complete && is_settled && is_on_air,
                 is_on_air,
             });
             if !is_complete {
@@ -426,7 +429,12 @@ impl Filer<'_> {
         };
         if !task.is_complete || hole.is_some() {
             filing.is_idle = true;
+            // Who downloads it now is to have all of it.
+            let caught_up = task.is_paused && hole.is_none() && filing.film.catch_up()?;
             let mut document = filing.document(0, false);
+            if caught_up {
+                document.write(&task.path)?;
+            }
             if !task.is_on_air && hole.is_some() {
                 // The next start need not read it again to come as far.
                 document.journal_bytes = task.len;

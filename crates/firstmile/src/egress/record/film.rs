@@ -191,6 +191,18 @@ impl Film {
         self.parts.iter().chain(self.open.iter().map(|open| &open.part))
     }
 
+    /// Writes everything that has come, though more may: the last frames get their usual durations.
+    /// Returns whether there was anything to write.
+    ///
+    /// # Errors
+    ///
+    /// As [`tag`](Self::tag).
+    pub(super) fn catch_up(&mut self) -> Result<bool, FilmError> {
+        let waits = self.lanes.iter().any(|lane| !lane.waiting.is_empty());
+        self.flush(None)?;
+        Ok(waits)
+    }
+
     /// Says that so many numbers will never come.
     pub(super) fn hole(&mut self, tags: u64) {
         let (_, sum) = self.hole.get_or_insert((self.line.now(), 0));

@@ -11,7 +11,7 @@ const EVERY_MS = 5000;
 const WORDS = {
   recording: ["Recording", "it goes on"],
   filling: ["Filling up", "it has ended; what is missing still comes"],
-  ended: ["Ended", "nothing more comes; its file is whole some seconds after the encoder has left"],
+  ended: ["Ended", "its file has all that was recorded, and is closed when the encoder has left"],
   whole: ["Complete", "its files are whole"],
 };
 

@@ -73,6 +73,23 @@ impl Stage {
 }
 
 #[test]
+fn what_is_switched_off_is_whole_and_may_go_on() {
+    let mut stage = Stage::new(Split::default());
+    stage.second(0);
+    assert!(stage.film.catch_up().unwrap());
+    assert_eq!(stage.film.parts().map(|part| part.frames).collect::<Vec<_>>(), [75]);
+    assert!(!stage.film.catch_up().unwrap(), "nothing waits");
+    stage.lose(300);
+    stage.second(4);
+    let parts = stage.finish();
+    assert_eq!(parts.len(), 1);
+    assert_eq!(parts[0].frames, 150);
+    assert!((4_960..=5_082).contains(&parts[0].length_ms), "{}", parts[0].length_ms);
+    let [Mark { at_ms, tags, .. }] = parts[0].marks[..] else { panic!("{parts:?}") };
+    assert_eq!((at_ms, tags), (980, 300));
+}
+
+#[test]
 fn a_hole_that_stays_is_marked_and_keeps_its_length() {
     let mut stage = Stage::new(Split::default());
     stage.second(0);
