@@ -279,10 +279,11 @@ impl Filer<'_> {
             if !is_complete {
                 self.complete.remove(publication);
             }
-            if told.is_some_and(|told| told.complete && told.tags == tags) {
-                let is_whole = told.is_some_and(|told| told.left_out == 0);
-                if is_complete && is_whole && !self.settings.keep_journal {
-                    emptied.push((*publication, tags));
+            if let Some(told) = told.filter(|told| told.complete && told.tags == tags) {
+                if is_complete && told.left_out == 0 && !self.settings.keep_journal {
+                    let path = self.shared.path(&index.head);
+                    let files = told.files.iter().map(|file| path.with_file_name(&file.name));
+                    emptied.push((*publication, tags, files.collect::<Vec<_>>()));
                 }
                 continue;
             }
@@ -322,8 +323,12 @@ impl Filer<'_> {
         if self.settings.format == RecordFormat::Journal {
             tasks.clear();
         }
+        drop(state);
+        // Where a file was taken away, the journal may be all that is left.
+        emptied.retain(|(_, _, files)| files.iter().all(|file| file.exists()));
         let has_work = !emptied.is_empty();
-        for (publication, tags) in emptied {
+        let mut state = self.shared.lock();
+        for (publication, tags, _) in emptied {
             state.empty(publication, Some(tags));
         }
         drop(state);

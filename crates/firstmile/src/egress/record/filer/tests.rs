@@ -172,3 +172,24 @@ fn a_file_that_is_made_while_its_recording_is_deleted_does_not_stay() {
     assert!(!file.exists());
     recorder.close();
 }
+
+#[test]
+fn a_journal_stays_where_its_file_was_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = record(dir.path());
+    let recorder = Recorder::open(dir.path(), 0);
+    let mut filer = filer(&recorder, None);
+    filer.settings.keep_journal = true;
+    wait_for_files(&mut filer);
+    let name = recorder.list().remove(0).files.remove(0).name;
+    let (file, aside) = (journal.with_file_name(name), dir.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    // The owner has changed the configuration. Nobody takes jobs from the queue any more.
+    recorder.close();
+    filer.settings.keep_journal = false;
+    filer.turn(false);
+    assert_eq!(recorder.0.lock().queue.len(), 0);
+    fs::rename(&aside, &file).unwrap();
+    filer.turn(false);
+    assert_eq!(recorder.0.lock().queue.len(), 1);
+}
