@@ -257,7 +257,7 @@ impl Filer<'_> {
             (feed, live)
         };
         let on_air: BTreeMap<_, _> = feeds.into_iter().map(live).collect();
-        let mut state = self.shared.lock();
+        let state = self.shared.lock();
         let mut tasks = Vec::new();
         let mut emptied = Vec::new();
         self.complete.retain(|publication, _| state.journals.contains_key(publication));
