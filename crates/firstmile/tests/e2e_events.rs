@@ -67,6 +67,14 @@ fn a_feeds_life_is_told_at_studio_and_relay() {
     studio.json(&["feed", "add", "roof"]);
     let rotated = studio.json(&["feed", "rotate", "camera"])["publish"][0]["key"].clone();
     wait_event(&studio, "key_rotated", 1);
+    studio.json(&["feed", "limit", "roof", "--for", "6h"]);
+    assert!(
+        text(&wait_event(&studio, "key_limited", 1)).starts_with("roof has a key that is good")
+    );
+    studio.json(&["feed", "pause", "roof"]);
+    assert!(text(&wait_event(&studio, "key_paused", 1)).starts_with("roof is paused"));
+    studio.json(&["feed", "resume", "roof"]);
+    wait_event(&studio, "key_resumed", 1);
     studio.json(&["feed", "remove", "roof"]);
     let removed = wait_event(&studio, "feed_removed", 1);
     assert_eq!((&removed["feed"], text(&removed)), (&"roof".into(), "roof was removed"));
@@ -76,7 +84,7 @@ fn a_feeds_life_is_told_at_studio_and_relay() {
 
     let of_roof = events(&studio, "feed=roof");
     let kinds: Vec<_> = of_roof.iter().map(|event| event["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["feed_added", "feed_removed"]);
+    assert_eq!(kinds, ["feed_added", "key_limited", "key_paused", "key_resumed", "feed_removed"]);
     studio.terminate().unwrap().expect_success("SIGTERM");
     wait_event(&relay, "studio_left", 1);
     let all = Value::from(events(&relay, "")).to_string();

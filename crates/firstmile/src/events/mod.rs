@@ -126,6 +126,12 @@ kinds! {
     FeedRemoved = "feed_removed",
     /// A feed has a new key.
     KeyRotated = "key_rotated",
+    /// A feed's key opens nothing until it is resumed.
+    KeyPaused = "key_paused",
+    /// A feed's key opens it again.
+    KeyResumed = "key_resumed",
+    /// Until when a feed's key is good was set.
+    KeyLimited = "key_limited",
     /// A feed's user and password were switched on or off.
     AuthSwitched = "auth_switched",
     /// Something of the whole node that someone should look at.

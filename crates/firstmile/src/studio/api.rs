@@ -113,8 +113,9 @@ impl web::Node for Node {
         let feed = store.feeds.set_until(&name, until)?;
         self.push_keys(&store);
         drop(store);
-        let until = until.map_or_else(|| "for ever".to_owned(), |until| until.to_string());
+        let until = until.map_or_else(|| "it is changed".to_owned(), |until| until.to_string());
         info!(feed = %name, until, "its key's time was set");
+        self.tell(Kind::KeyLimited, &name, &format!("has a key that is good until {until}"));
         Ok(self.info(&feed))
     }
 
@@ -129,6 +130,11 @@ impl web::Node for Node {
             self.hub.feed(name.to_string()).cut(Cut::Revoked, Instant::now());
         }
         info!(feed = %name, paused, "its key was switched");
+        let (kind, text) = match paused {
+            true => (Kind::KeyPaused, "is paused: its key opens nothing until it is resumed"),
+            false => (Kind::KeyResumed, "is resumed: its key opens it again"),
+        };
+        self.tell(kind, &name, text);
         Ok(self.info(&feed))
     }
 

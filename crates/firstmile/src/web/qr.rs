@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::api::ApiError;
 use crate::status::FeedInfo;
 
+/// Relays that one measures after the first: more make a code that phones do not read.
+const MAX_OTHERS: usize = 8;
+
 /// What a QR code is asked for with.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +36,7 @@ enum Form {
     Larix,
     /// A link that makes a stream in Moblin.
     Moblin,
-    /// Where a phone measures its way to the relay; no key is in it.
+    /// Where a phone measures its way to the relay, and then to the feed's others; no key is in it.
     Measure,
 }
 
@@ -73,8 +76,23 @@ fn text(feed: &FeedInfo, wanted: Wanted) -> Result<String, ApiError> {
         Form::Url => url,
         Form::Larix => larix(&url, &format!("{} ({})", feed.name, publish.relay)),
         Form::Moblin => moblin(&url, &format!("{} ({})", feed.name, publish.relay)),
-        Form::Measure => publish.measure.clone().ok_or_else(missing)?,
+        Form::Measure => measuring(feed, wanted.place).ok_or_else(missing)?,
     })
+}
+
+/// The measuring page of one place, which goes on to those of the others: they stand behind `#`, which
+/// no server sees.
+fn measuring(feed: &FeedInfo, place: usize) -> Option<String> {
+    let page = feed.publish.get(place)?.measure.as_deref()?;
+    let host =
+        |page: &str| Some(page.strip_prefix("https://")?.strip_suffix("/measure")?.to_owned());
+    let others = feed.publish.iter().filter_map(|publish| publish.measure.as_deref());
+    let others: Vec<_> =
+        others.filter(|other| *other != page).filter_map(host).take(MAX_OTHERS).collect();
+    match others.is_empty() {
+        true => Some(page.to_owned()),
+        false => Some(format!("{page}#others={}", others.join(","))),
+    }
 }
 
 /// A link of Softvelum's "Larix Grove" that makes a connection and switches it on.
@@ -154,6 +172,30 @@ mod tests {
                  &conn[][active]=on"
             )
         );
+    }
+
+    #[test]
+    fn a_phone_measures_the_way_to_every_relay() {
+        let page = "https://relay.example:4433/measure";
+        assert_eq!(text_of(0, Form::Measure, false).unwrap(), page);
+        assert_eq!(text_of(1, Form::Measure, false), None, "there is no page");
+        let key = KEY.parse().unwrap();
+        let others = (0..20).map(|number| {
+            let (name, host) = (format!("relay {number}"), format!("r{number}.example"));
+            Publish::new(&name, &host, 1935, &key)
+                .with_measuring(Some(format!("https://{host}/measure")))
+        });
+        let mut feed = feed();
+        feed.publish.extend(others);
+        let of = |place| text(&feed, Wanted { place, form: Form::Measure, tls: false }).unwrap();
+        let some = (0..MAX_OTHERS).map(|number| format!("r{number}.example"));
+        assert_eq!(of(0), format!("{page}#others={}", some.collect::<Vec<_>>().join(",")));
+        let text = of(2);
+        assert!(
+            text.starts_with("https://r0.example/measure#others=relay.example:4433,r1."),
+            "{text}"
+        );
+        assert!(picture(&text).is_ok());
     }
 
     #[test]

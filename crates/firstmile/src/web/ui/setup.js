@@ -28,7 +28,7 @@ const CODES = {
   larix: "Larix Broadcaster: scan it with the phone's camera. IRL Pro: scan it in the app.",
   moblin: "Moblin: scan it with the iPhone's camera.",
   url: "Apps and cameras that take an RTMP address as a QR code.",
-  measure: "Open it on the phone, on location: it measures round trip and upload to this relay.",
+  measure: "Open it on the phone, on location: it measures round trip and upload to this relay, and leads on to your others.",
 };
 
 export function setup(feed, links, ui, act) {
