@@ -24,16 +24,9 @@ impl Date {
     pub fn of_unix_ms(unix_ms: i64) -> Self {
         let seconds = unix_ms.div_euclid(1_000);
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        // Years that begin in March, from one that began an era of 400 of them.
-        let days = days + 719_468;
-        let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-        let day = day - (365 * year + year / 4 - year / 100);
-        let month = (5 * day + 2) / 153;
-        let day = day - (153 * month + 2) / 5 + 1;
-        let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        let (year, month, day) = civil(days);
         Self {
-            year: era * 400 + year + later,
+            year,
             month,
             day,
             hour: second / 3_600,
@@ -41,6 +34,19 @@ impl Date {
             second: second % 60,
         }
     }
+}
+
+/// Year, month and day that are so many days after 1970 began.
+pub(crate) fn civil(days: i64) -> (i64, i64, i64) {
+    // Years that begin in March, from one that began an era of 400 of them.
+    let days = days + 719_468;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + later, month, day)
 }
 
 impl fmt::Display for Date {
