@@ -275,7 +275,7 @@ impl Node {
             status.encoder_stalls = figures
                 .stalls
                 .map(|stalls| Stalls { last_minute: stalls.count, longest_ms: stalls.longest_ms });
-            let rtt = uplink.status().rtt_ms.map(|rtt| rtt / 2.0);
+            let rtt = uplink.rtt().map(|rtt| rtt.as_secs_f64() * 500.0);
             let way = figures.backhaul.map(|way| way.as_secs_f64() * 1_000.0);
             status.latency.backhaul_ms = way.or(rtt);
             status.drops.skipped_tags = figures.skipped;

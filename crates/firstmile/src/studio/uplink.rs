@@ -203,6 +203,11 @@ impl Uplink {
         refused.collect()
     }
 
+    /// Round trip time of the link, if there is one.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.lock().link.as_ref().map(Link::rtt)
+    }
+
     /// How the link is.
     pub fn status(&self) -> LinkStatus {
         let state = self.lock();

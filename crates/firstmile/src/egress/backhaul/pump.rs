@@ -31,6 +31,9 @@ const REPORT_TICKS: u64 = 5;
 const SILENCE: Duration = Duration::from_millis(250);
 /// When it was this long, what is late is skipped once the link is heard again.
 const OUTAGE: Duration = Duration::from_millis(500);
+/// Time between two looks at the feeds at least. What comes alone goes at once; where many feeds come
+/// one right after the other, each waking and each packet would cost more than what it carries.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// Writes the media of a link's feeds: audio, then live video, then what was asked for afterwards.
 ///
@@ -105,11 +108,15 @@ impl Pump {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let bell = self.bell.clone();
+        let mut rest_until = self.started;
         loop {
             tokio::select! {
                 biased;
                 order = orders.recv() => self.obey(order.context("the link is over")?),
-                () = bell.wait() => self.rung(),
+                () = gathered(&bell, rest_until) => {
+                    self.rung();
+                    rest_until = Instant::now() + GATHER;
+                }
                 _ = tick.tick() => self.tick(),
                 over = poll_fn(|cx| self.pass(cx)) => over?,
             }
@@ -328,6 +335,15 @@ impl Pump {
         };
         let way = Way { link: &self.link, outbox: &self.outbox, now };
         self.backfill.poll(cx, &way, is_beside_live, &is_received)
+    }
+}
+
+/// Waits until a feed has changed, and until others have had time to change, too: not before
+/// `rest_until`. Cancel safe.
+async fn gathered(bell: &Bell, rest_until: Instant) {
+    bell.wait().await;
+    if Instant::now() < rest_until {
+        tokio::time::sleep_until(rest_until.into()).await;
     }
 }
 
