@@ -15,6 +15,7 @@
 //! The crate holds positions and tag headers, never bodies. The wire is described in
 //! `docs/backhaul-protocol.md`.
 
+pub mod congestion;
 mod datagram;
 mod error;
 mod message;

@@ -1,15 +1,15 @@
 //! One QUIC connection as a link: its streams, its figures, and whether it is heard.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
-use quinn::{RecvStream, SendStream, VarInt};
+use quinn::{AsyncUdpSocket, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 
-use super::socket::socket_towards;
+use super::sockets::Sockets;
 use super::transport::{FIRST_SEND_WINDOW, WINDOW};
 use crate::identity::PublicKey;
 use crate::link::{CONTROL_PRIORITY, LinkStats, ReadError, Received, WriteError, keys};
@@ -40,8 +40,7 @@ pub struct Link {
 #[derive(Debug)]
 struct Own {
     endpoint: quinn::Endpoint,
-    /// A second handle of the socket that is in use.
-    socket: Mutex<UdpSocket>,
+    sockets: Mutex<Arc<Sockets>>,
 }
 
 /// When a link was seen to have been heard last.
@@ -54,7 +53,7 @@ struct Heard {
 impl Link {
     pub(super) fn new(
         connection: quinn::Connection,
-        own: Option<(quinn::Endpoint, UdpSocket)>,
+        own: Option<(quinn::Endpoint, Arc<Sockets>)>,
     ) -> Result<Self> {
         let certificates = connection
             .peer_identity()
@@ -63,7 +62,7 @@ impl Link {
         connection.set_send_window(FIRST_SEND_WINDOW);
         let heard = Arc::new(Mutex::new(Heard { datagrams: 0, at: Instant::now() }));
         let own =
-            own.map(|(endpoint, socket)| Arc::new(Own { endpoint, socket: Mutex::new(socket) }));
+            own.map(|(endpoint, sockets)| Arc::new(Own { endpoint, sockets: Mutex::new(sockets) }));
         Ok(Self { connection, peer, own, heard })
     }
 
@@ -104,10 +103,10 @@ impl Link {
     /// If there is no socket to be had.
     pub fn rebind(&self) -> Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
-        let socket = socket_towards(self.connection.remote_address())?;
-        let second = socket.try_clone()?;
-        own.endpoint.rebind(socket)?;
-        *own.socket.lock().unwrap_or_else(PoisonError::into_inner) = second;
+        let mut sockets = own.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = sockets.and_another(self.connection.remote_address())?;
+        own.endpoint.rebind_abstract(more.clone())?;
+        *sockets = more;
         Ok(())
     }
 
@@ -119,8 +118,8 @@ impl Link {
     pub fn knock(&self) -> Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
         // The library has no word for it; a change of the socket, be it to the same, has that effect.
-        let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).try_clone()?;
-        own.endpoint.rebind(socket)?;
+        let sockets = own.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        own.endpoint.rebind_abstract(sockets)?;
         Ok(())
     }
 
@@ -156,8 +155,8 @@ impl Link {
     /// This machine's address on the link, where the system tells.
     pub fn local_ip(&self) -> Option<IpAddr> {
         let own = self.own.as_ref().and_then(|own| {
-            let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner);
-            socket.local_addr().ok().map(|address| address.ip())
+            let sockets = own.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+            sockets.local_addr().ok().map(|address| address.ip())
         });
         let bound = own.filter(|ip| !ip.is_unspecified());
         // A socket that is bound to no address sends from where the way to the peer begins.
@@ -229,10 +228,11 @@ impl Link {
         if path.sent_packets < KNOWN_AFTER {
             return;
         }
-        // One window is in flight; what waits beside it is a share of that: window / round trip
-        // is the rate.
-        let rtt = path.rtt.max(Duration::from_millis(1));
-        let backlog = path.cwnd as f64 * (LINK_BACKLOG.as_secs_f64() / rtt.as_secs_f64());
+        // One window is in flight; beside it waits what the way delivers in that time.
+        let known = self.connection.congestion_state().metrics().pacing_rate.unwrap_or_default();
+        let rtt = path.rtt.max(Duration::from_millis(1)).as_secs_f64();
+        let rate = if known > 0 { known as f64 / 8.0 } else { path.cwnd as f64 / rtt };
+        let backlog = rate * LINK_BACKLOG.as_secs_f64();
         let window =
             path.cwnd.saturating_add(backlog as u64).clamp(LEAST_SEND_WINDOW, u64::from(WINDOW));
         self.connection.set_send_window(window);

@@ -3,8 +3,10 @@
 //! Both ends prove an Ed25519 key in the TLS 1.3 handshake: the dialer knows the key that it
 //! wants to meet (the pin), the acceptor learns who has called and decides afterwards.
 
+mod congestion;
 mod connection;
 mod socket;
+mod sockets;
 mod transport;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +19,8 @@ use quinn::{ClientConfig, EndpointConfig, ServerConfig, VarInt};
 use crate::identity::{CERTIFICATE_NAME, Identity, PublicKey};
 use crate::link::{self, keys};
 
-use socket::{socket_towards, udp_socket};
+use socket::udp_socket;
+use sockets::Sockets;
 use transport::{CONTROL_WINDOW, acceptor, transport};
 
 pub use connection::Link;
@@ -144,11 +147,15 @@ impl Dialer {
         config.transport_config(Arc::new(transport(self.congestion)));
         // A socket for each link: a new one gets a new port, and with it a new NAT entry.
         let runtime = quinn::default_runtime().context("no async runtime")?;
-        let socket = socket_towards(address)?;
-        let second = socket.try_clone()?;
-        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), None, socket, runtime)?;
+        let sockets = Sockets::towards(address)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            EndpointConfig::default(),
+            None,
+            sockets.clone(),
+            runtime,
+        )?;
         let connection = endpoint.connect_with(config, address, CERTIFICATE_NAME)?.await?;
-        Ok(link::Link::Quic(Link::new(connection, Some((endpoint, second)))?))
+        Ok(link::Link::Quic(Link::new(connection, Some((endpoint, sockets)))?))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
-use quinn::congestion::{BbrConfig, CubicConfig};
+use quinn::congestion::CubicConfig;
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
@@ -13,6 +13,7 @@ use quinn::{
 use serde::Deserialize;
 use sha2::Sha256;
 
+use super::congestion::BbrFactory;
 use crate::identity::Identity;
 
 /// Holds the studio's NAT open; most forget a flow after 30 s, some after 5.
@@ -30,9 +31,8 @@ const ID_LENGTH: usize = 8;
 /// Time between two resets at least. All studios of a relay that was restarted call at once.
 const RESET_INTERVAL: Duration = Duration::from_millis(1);
 /// Packets that may come before one is acknowledged, where the peer can: acknowledging every second
-/// one costs as much as the media. Never more than BBR's smallest window of four packets less one:
-/// beyond that a small window waits for [`ACK_DELAY`] in every round trip, measures a low rate, and
-/// never grows again.
+/// one costs as much as the media. Far less than BBR's smallest window: a full window that waits for
+/// [`ACK_DELAY`] in every round trip would measure a low rate, and never grow again.
 const ACK_EVERY: u32 = 3;
 /// How long an acknowledgement may wait for more packets.
 const ACK_DELAY: Duration = Duration::from_millis(5);
@@ -65,8 +65,7 @@ pub(super) fn transport(congestion: Congestion) -> TransportConfig {
     let idle = IdleTimeout::try_from(IDLE).expect("some seconds are a valid timeout");
     match congestion {
         Congestion::Bbr => {
-            let mut bbr = BbrConfig::default();
-            bbr.initial_window(FIRST_WINDOW);
+            let bbr = BbrFactory { initial_window: FIRST_WINDOW };
             transport.congestion_controller_factory(Arc::new(bbr));
         }
         Congestion::Cubic => {
