@@ -23,9 +23,12 @@ const STARTUP_GAIN: f64 = 2.885;
 const GAIN: f64 = 2.0;
 /// The same while the way loses much: little more than it holds.
 const LOSSY_GAIN: f64 = 1.25;
-/// Share of a round's bytes beyond which it is full, and does not just lose some: random loss of mobile
-/// networks is far below.
+/// Unless its round trips have become this much longer, through no queue of ours: then it holds as much more.
+const LONGER: f64 = 1.5;
+/// Share of a round's bytes beyond which it is full, and does not just lose some, and how many packets
+/// at least: random loss of mobile networks is far below.
 const HEAVY_LOSS: f64 = 0.15;
+const HEAVY_PACKETS: u64 = 8;
 /// Rounds that a heavy loss is remembered.
 const LOSSY_ROUNDS: u64 = 30;
 /// The way is full when the rate has grown by less than this for [`FULL_ROUNDS`] (section 4.3.2.2).
@@ -121,6 +124,8 @@ struct Rates {
     /// The round that is going on comes last.
     rounds: VecDeque<(Instant, f64)>,
     is_limited: bool,
+    /// The largest of this round, whatever set the pace.
+    best: f64,
 }
 
 /// The way's round trip without a queue of ours.
@@ -135,6 +140,8 @@ struct RoundTrip {
     /// The shortest of this round, and how many were long so far.
     in_round: Option<Duration>,
     long_rounds: u32,
+    /// The shortest of the round before.
+    last_round: Option<Duration>,
     /// Whether the way has set the pace since then.
     was_limited: bool,
 }
@@ -275,10 +282,12 @@ impl Bbr {
         let delivered = self.delivered - self.delivered_before_round;
         let lost = std::mem::take(&mut self.lost_in_round);
         self.delivered_before_round = self.delivered;
-        if lost as f64 > HEAVY_LOSS * (lost + delivered) as f64 {
+        let is_heavy = lost as f64 > HEAVY_LOSS * (lost + delivered) as f64
+            && lost >= HEAVY_PACKETS * self.mtu;
+        if is_heavy {
             self.lossy_until = self.round + LOSSY_ROUNDS;
         }
-        if self.rates.start_round(now) {
+        if self.rates.start_round(now, is_heavy) {
             self.full.observe(self.rate());
             self.round_trip.end_limited_round(now);
         } else {
@@ -315,7 +324,8 @@ impl Bbr {
         }
         let grown = self.window + acked;
         self.window = if self.full.is_reached {
-            let gain = if self.round < self.lossy_until { LOSSY_GAIN } else { GAIN };
+            let lossy = || (LOSSY_GAIN * self.round_trip.longer()).min(GAIN);
+            let gain = if self.round < self.lossy_until { lossy() } else { GAIN };
             grown.min(self.target(gain) + extra)
         } else {
             let target = (self.target(STARTUP_GAIN) + extra).max(self.initial_window);
@@ -326,8 +336,13 @@ impl Bbr {
 
 impl Rates {
     /// A round begins: if the way set the pace in the one before, that one is remembered by itself,
-    /// which is what it returns.
-    fn start_round(&mut self, now: Instant) -> bool {
+    /// which is what it returns. One with heavy losses was the way's doing, whatever there was to send.
+    fn start_round(&mut self, now: Instant, is_heavy: bool) -> bool {
+        let best = std::mem::take(&mut self.best);
+        if is_heavy && best > 0.0 {
+            self.observe(best, true);
+            self.best = 0.0;
+        }
         let was_limited = std::mem::take(&mut self.is_limited);
         if !was_limited && !self.rounds.is_empty() {
             return false;
@@ -344,6 +359,7 @@ impl Rates {
     }
 
     fn observe(&mut self, rate: f64, is_limited: bool) {
+        self.best = self.best.max(rate);
         let is_new = is_limited || rate > self.largest();
         if let Some((_, largest)) = self.rounds.back_mut().filter(|_| is_new) {
             *largest = largest.max(rate);
@@ -384,9 +400,17 @@ impl RoundTrip {
         (self.long_rounds, self.was_limited) = (0, false);
     }
 
+    /// How many times longer round trips are than the shortest, if that is no queue of ours.
+    fn longer(&self) -> f64 {
+        let shortest = self.shortest.unwrap_or_default().max(LEAST_ROUND_TRIP).as_secs_f64();
+        let longer = self.last_round.unwrap_or_default().as_secs_f64() / shortest;
+        if longer > LONGER { longer } else { 1.0 }
+    }
+
     /// The media has set the pace: what was measured is the way's own.
     fn end_round(&mut self, now: Instant) {
-        (self.in_round, self.long_rounds) = (None, 0);
+        self.last_round = self.in_round.take().or(self.last_round);
+        self.long_rounds = 0;
         if self.is_old(now) && !self.was_limited && self.probe_until.is_none() {
             self.believe(self.recent.or(self.shortest).unwrap_or_default(), now);
         } else {
@@ -396,6 +420,7 @@ impl RoundTrip {
 
     fn end_limited_round(&mut self, now: Instant) {
         self.was_limited = true;
+        self.last_round = self.in_round.or(self.last_round);
         let (Some(shortest), Some(in_round)) = (self.shortest, self.in_round.take()) else {
             return;
         };

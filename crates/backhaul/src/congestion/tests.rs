@@ -28,13 +28,15 @@ struct Path {
     round_trip: Duration,
     queue: u64,
     loss: u64,
+    /// Until then 400 of a thousand are lost.
+    burst_until: Option<Instant>,
 }
 
 const MBIT: f64 = 125_000.0;
 
 impl Path {
     fn new(mbit: f64, round_trip: Duration) -> Self {
-        Self { rate: mbit * MBIT, round_trip, queue: 1 << 20, loss: 0 }
+        Self { rate: mbit * MBIT, round_trip, queue: 1 << 20, loss: 0, burst_until: None }
     }
 }
 
@@ -149,7 +151,8 @@ impl World {
         self.in_flight.insert(number, Packet { at, bytes });
         let wait = self.free_at.saturating_duration_since(self.now);
         let is_full = wait.as_secs_f64() * self.path.rate > self.path.queue as f64;
-        if is_full || self.dice() < self.path.loss {
+        let is_burst = self.path.burst_until.is_some_and(|until| self.now < until);
+        if is_full || self.dice() < if is_burst { 400 } else { self.path.loss } {
             return;
         }
         self.queued = self.queued.max(wait);
@@ -324,6 +327,42 @@ fn a_way_that_has_become_longer_is_filled_again() {
     world.run(ms(4_000));
     let share = world.share(ms(3_000));
     assert!(share > 0.85, "{share:.2}");
+}
+
+#[test]
+fn a_burst_of_loss_while_the_way_becomes_longer_costs_little() {
+    let mut world = World::new(Path::new(12.0, ms(100)));
+    world.run(ms(3_000));
+    world.path.round_trip = ms(190);
+    world.path.burst_until = Some(world.now + ms(190));
+    world.run(ms(1_000));
+    let share = world.share(ms(5_000));
+    assert!(share > 0.85, "{share:.2}");
+}
+
+#[test]
+fn a_rate_at_which_every_keyframe_is_lost_is_forgotten() {
+    let mut world = World::new(Path { queue: 60_000, ..Path::new(35.0, ms(60)) });
+    world.run(ms(3_000));
+    world.backlog = Some(0);
+    world.live(5.0, 4);
+    world.path.rate = 8.0 * MBIT;
+    world.live(5.0, 24);
+    (world.sent, world.lost) = (0, 0);
+    world.live(5.0, 12);
+    let lost = world.lost as f64 / world.sent as f64;
+    assert!(lost < 0.04, "{lost:.3} lost");
+}
+
+#[test]
+fn a_few_packets_that_get_lost_do_not_make_the_way_full() {
+    let mut world = World::new(Path { loss: 30, ..Path::new(8.0, ms(30)) });
+    world.run(ms(1_500));
+    world.backlog = Some(0);
+    for second in 0..30 {
+        world.live(1.0, 1);
+        assert!(world.bbr.round >= world.bbr.lossy_until, "second {second}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::socket::socket_towards;
 
-/// Sockets that are still listened to: those of the first seconds of an outage.
+/// Sockets that are still listened to beside the newest one.
 const MOST_FORMER: usize = 8;
 
 /// A dialled link's UDP sockets.
@@ -21,10 +21,14 @@ const MOST_FORMER: usize = 8;
 /// afterwards: to the port from which the studio was heard last, not the one that it tries now.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    current: Arc<dyn AsyncUdpSocket>,
+    current: Socket,
     /// The latest last.
-    former: Vec<Arc<dyn AsyncUdpSocket>>,
+    former: Vec<Socket>,
+    /// To which something has come last.
+    heard: Arc<Mutex<Socket>>,
 }
+
+type Socket = Arc<dyn AsyncUdpSocket>;
 
 impl Sockets {
     /// A socket for calls to this address.
@@ -33,28 +37,33 @@ impl Sockets {
     ///
     /// If there is none to be had, or this is no asynchronous runtime.
     pub(super) fn towards(address: SocketAddr) -> anyhow::Result<Arc<Self>> {
-        Self::with(address, Vec::new())
+        let current = open(address)?;
+        let heard = Arc::new(Mutex::new(current.clone()));
+        Ok(Arc::new(Self { current, former: Vec::new(), heard }))
     }
 
-    /// Another socket for calls to this address; what comes to these is heard, too.
+    /// Another socket for calls to this address; what comes to these is heard, too, from the one on
+    /// that was heard last.
     ///
     /// # Errors
     ///
     /// If there is none to be had.
     pub(super) fn and_another(&self, address: SocketAddr) -> anyhow::Result<Arc<Self>> {
-        let former = self.former.iter().chain([&self.current]).cloned();
-        let skip = (self.former.len() + 1).saturating_sub(MOST_FORMER);
-        Self::with(address, former.skip(skip).collect())
+        let current = open(address)?;
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = self.former.iter().chain([&self.current]);
+        let mut former: Vec<_> =
+            all.skip_while(|socket| !Arc::ptr_eq(socket, &heard)).cloned().collect();
+        if former.len() > MOST_FORMER {
+            former.remove(1);
+        }
+        Ok(Arc::new(Self { current, former, heard: self.heard.clone() }))
     }
+}
 
-    fn with(
-        address: SocketAddr,
-        former: Vec<Arc<dyn AsyncUdpSocket>>,
-    ) -> anyhow::Result<Arc<Self>> {
-        let runtime = quinn::default_runtime().context("no async runtime")?;
-        let current = runtime.wrap_udp_socket(socket_towards(address)?)?;
-        Ok(Arc::new(Self { current, former }))
-    }
+fn open(address: SocketAddr) -> anyhow::Result<Socket> {
+    let runtime = quinn::default_runtime().context("no async runtime")?;
+    Ok(runtime.wrap_udp_socket(socket_towards(address)?)?)
 }
 
 impl AsyncUdpSocket for Sockets {
@@ -72,13 +81,16 @@ impl AsyncUdpSocket for Sockets {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(received) = self.current.poll_recv(cx, bufs, meta) {
-            return Poll::Ready(received);
-        }
-        for socket in &self.former {
-            // What is wrong with one that is no longer used is no harm.
-            if let Poll::Ready(Ok(received)) = socket.poll_recv(cx, bufs, meta) {
-                return Poll::Ready(Ok(received));
+        for socket in [&self.current].into_iter().chain(&self.former) {
+            let is_current = Arc::ptr_eq(socket, &self.current);
+            match socket.poll_recv(cx, bufs, meta) {
+                Poll::Ready(Ok(received)) => {
+                    *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = socket.clone();
+                    return Poll::Ready(Ok(received));
+                }
+                Poll::Ready(Err(error)) if is_current => return Poll::Ready(Err(error)),
+                // What is wrong with one that is no longer used is no harm.
+                Poll::Ready(Err(_)) | Poll::Pending => {}
             }
         }
         Poll::Pending
@@ -117,26 +129,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_to_a_port_of_before_is_heard() {
+    async fn the_port_that_was_heard_last_is_kept_and_those_before_are_not() {
         let relay = UdpSocket::bind("127.0.0.1:0").unwrap();
         let home = relay.local_addr().unwrap();
-        let mut sockets = Sockets::towards(home).unwrap();
         let port = |sockets: &Sockets| -> SocketAddr {
             ([127, 0, 0, 1], sockets.local_addr().unwrap().port()).into()
         };
+        let mut sockets = Sockets::towards(home).unwrap();
         let first = port(&sockets);
-        for _ in 0..MOST_FORMER {
+        for _ in 0..3 * MOST_FORMER {
             sockets = sockets.and_another(home).unwrap();
         }
+        assert_eq!(sockets.former.len(), MOST_FORMER);
         for address in [first, port(&sockets)] {
             relay.send_to(address.to_string().as_bytes(), address).unwrap();
             assert_eq!(receive(&sockets).await, address.to_string().as_bytes());
         }
-        // One more, and the first is let go.
+        let second = port(&sockets);
         sockets = sockets.and_another(home).unwrap();
-        assert_eq!(sockets.former.len(), MOST_FORMER);
+        assert_eq!(sockets.former.len(), 1, "the one that was heard last");
         relay.send_to(b"late", first).unwrap();
-        relay.send_to(b"now", port(&sockets)).unwrap();
-        assert_eq!(receive(&sockets).await, b"now");
+        relay.send_to(b"held", second).unwrap();
+        assert_eq!(receive(&sockets).await, b"held");
     }
 }

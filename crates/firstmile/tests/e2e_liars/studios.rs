@@ -181,6 +181,9 @@ fn say_without_an_end(house: &House) {
         Message::Want(Want { request, feed: feed.into(), publication, ranges: everything() })
     };
     let close = |publication| Message::Close(Close { publication, text: "no".repeat(200) });
+    // Of another key: the encoder's stays with the feed that is named next.
+    let other =
+        |turn| FeedKey { name: format!("mine{}", turn % 9), hash: [turn as u8; 32], left: None };
     let user = |turn| Login { feed: "mine".into(), user: format!("X{turn}"), verifier: [1; 16] };
     type Say<'a> = Box<dyn Fn(u64, PublicationId) -> Message + 'a>;
     let all: Vec<(&str, Say<'_>)> = vec![
@@ -190,7 +193,7 @@ fn say_without_an_end(house: &House) {
         ("want", Box::new(|n, p| want(n + 1, "mine", p))),
         ("want nothing", Box::new(|n, _| want(n + 1, "mine", PublicationId([n as u8; 16])))),
         ("close", Box::new(|_, _| close(NOBODY))),
-        ("feeds", Box::new(|n, _| Message::Feeds(vec![house.feed(&format!("mine{}", n % 9))]))),
+        ("feeds", Box::new(|n, _| Message::Feeds(vec![other(n)]))),
         ("logins", Box::new(|n, _| Message::Logins(vec![user(n)]))),
     ];
     for (name, say) in all {
