@@ -241,6 +241,11 @@ impl Cursor {
         Some(self.due_at(entry))
     }
 
+    /// Whether there is something behind what was read, due or not.
+    pub(crate) fn has_more(&self, view: &View<'_>) -> bool {
+        !self.pending.is_empty() || self.next < view.ring.end()
+    }
+
     /// The publication that is on air where this cursor reads.
     fn on_air(&self, view: &View<'_>) -> Option<PublicationId> {
         if self.delay.is_zero() {

@@ -303,7 +303,15 @@ impl Feed {
 
     fn subscriber(&self, cursor: Cursor, is_counted: bool) -> Subscriber {
         let changed = self.0.changed.subscribe();
-        Subscriber { feed: self.clone(), changed, cursor, due: None, skipped: 0, is_counted }
+        Subscriber {
+            feed: self.clone(),
+            changed,
+            cursor,
+            due: None,
+            has_more: true,
+            skipped: 0,
+            is_counted,
+        }
     }
 
     /// When players are to get the tags. Who hands them on looks at it, and is woken.

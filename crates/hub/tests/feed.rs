@@ -43,6 +43,32 @@ fn a_waiting_player_gets_everything_from_the_first_keyframe() {
 }
 
 #[test]
+fn a_player_that_asks_only_for_news_gets_everything() {
+    for max_bytes in [1, 20, 1 << 20] {
+        let hub = Hub::<String>::new(Limits::default());
+        let feed = hub.feed("camera".into());
+        let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);
+        let mut player = feed.subscribe(policy(Join::Smooth), None);
+        let (mut items, mut polls) = (Vec::new(), 0);
+        for _ in 0..100 {
+            encoder.run(1);
+            while player.has_news() {
+                player.poll(encoder.now(), &mut items, max_bytes);
+                polls += 1;
+            }
+        }
+        assert_eq!(items.len(), 3 + 200);
+        assert!(polls <= items.len(), "{polls} polls for {} tags", items.len());
+        if max_bytes == 1 << 20 {
+            assert_eq!(polls, 100, "one for each time that the encoder sent something");
+        }
+        hub.remove(&"camera".into());
+        assert!(player.has_news());
+        assert_eq!(player.poll(encoder.now(), &mut items, max_bytes), Next::Ended);
+    }
+}
+
+#[test]
 fn a_smooth_join_gets_headers_then_the_newest_gop() {
     let feed = Feed::new(Limits::default());
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);

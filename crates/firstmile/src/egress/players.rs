@@ -1,4 +1,7 @@
 //! The players of a studio, and how long tags wait here until each of them takes them.
+//!
+//! A player's task keeps its own figures and tells them to the others once in a while: with hundreds
+//! of players, memory that both touch at each tag costs more than the figures are worth.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -43,13 +46,27 @@ struct Viewer {
     queue: Mutex<Queue>,
 }
 
+/// What was told of a player last.
 #[derive(Debug, Default)]
 struct Queue {
     /// The last writes, oldest first.
     writes: VecDeque<Write>,
-    /// What the socket has not taken yet.
+    /// What the socket had not taken yet.
     pending: Option<Batch>,
     skipped: u64,
+}
+
+/// The figures of a player as its own task has them.
+#[derive(Debug)]
+pub struct Waits<'a> {
+    viewer: &'a Viewer,
+    since: Instant,
+    /// Writes that were not told yet, oldest first.
+    writes: Vec<Write>,
+    /// What the socket has not taken yet.
+    pending: Option<Batch>,
+    /// Whether `pending` was told.
+    is_told: bool,
 }
 
 /// A write of the past, in 12 bytes.
@@ -90,17 +107,39 @@ impl Players {
 }
 
 impl Seat {
-    /// The socket has taken everything from before; `next` is what it gets now. `skipped` tags were
-    /// left out so far, because the player was too late.
-    pub fn turn(&self, now: Instant, next: Option<Batch>, skipped: u64) {
+    /// Figures of the player, to be kept by its task.
+    pub fn waits(&self) -> Waits<'_> {
+        let viewer = &self.viewer;
+        Waits { viewer, since: viewer.since, writes: Vec::new(), pending: None, is_told: false }
+    }
+}
+
+impl Waits<'_> {
+    /// The socket has taken everything by now.
+    pub fn left(&mut self, now: Instant, skipped: u64) {
+        let Some(batch) = self.pending.take() else { return };
+        self.writes.push(Write::new(batch, self.since, now));
+        // Whoever knows that it waits would see it wait on.
+        if self.is_told || self.writes.len() == WRITES {
+            self.tell(skipped);
+        }
+    }
+
+    /// The socket gets this now.
+    pub fn queue(&mut self, batch: Batch) {
+        self.pending = Some(batch);
+    }
+
+    /// Tells what there is, to be seen by [`Players::of`]; `skipped` tags were left out so far,
+    /// because the player was too late.
+    pub fn tell(&mut self, skipped: u64) {
         let mut queue = self.viewer.lock();
         queue.skipped = skipped;
-        let Some(batch) = std::mem::replace(&mut queue.pending, next) else { return };
-        if queue.writes.len() == WRITES {
-            queue.writes.pop_front();
-        }
-        let write = self.viewer.write(batch, now);
-        queue.writes.push_back(write);
+        queue.pending = self.pending;
+        self.is_told = self.pending.is_some();
+        let over = (queue.writes.len() + self.writes.len()).saturating_sub(WRITES);
+        queue.writes.drain(..over);
+        queue.writes.extend(self.writes.drain(..));
     }
 }
 
@@ -116,18 +155,20 @@ impl Drop for Seat {
     }
 }
 
-impl Viewer {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, batch: Batch, now: Instant) -> Write {
+impl Write {
+    fn new(batch: Batch, since: Instant, now: Instant) -> Self {
         let short = |number: u128| u32::try_from(number).unwrap_or(u32::MAX);
-        Write {
-            at_ms: short(now.saturating_duration_since(self.since).as_millis()),
+        Self {
+            at_ms: short(now.saturating_duration_since(since).as_millis()),
             wait_us: short(now.saturating_duration_since(batch.arrival).as_micros()),
             tags: batch.tags,
         }
+    }
+}
+
+impl Viewer {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self, now: Instant) -> PlayerStatus {
@@ -135,7 +176,7 @@ impl Viewer {
         let (mut writes, skipped): (Vec<_>, _) =
             (queue.writes.iter().copied().collect(), queue.skipped);
         // A player that stands still writes nothing that could say so.
-        writes.extend(queue.pending.map(|batch| self.write(batch, now)));
+        writes.extend(queue.pending.map(|batch| Write::new(batch, self.since, now)));
         drop(queue);
         let connected = now.saturating_duration_since(self.since);
         let oldest = connected.saturating_sub(WINDOW).as_millis();
@@ -185,19 +226,23 @@ mod tests {
     fn a_queue_is_what_tags_waited_lately() {
         let players = Arc::new(Players::default());
         let seat = enter(&players, 1);
+        let mut waits = seat.waits();
         let start = seat.viewer.since;
         assert_eq!(queue(&players, start), None);
         // 90 tags that waited 2 ms each, and ten in one write after 300 ms.
         let mut now = start;
         for _ in 0..90 {
-            seat.turn(now, Some(Batch { arrival: now, tags: 1 }), 0);
+            waits.queue(Batch { arrival: now, tags: 1 });
             now += ms(2);
+            waits.left(now, 0);
         }
-        seat.turn(now, Some(Batch { arrival: now, tags: 10 }), 0);
+        waits.queue(Batch { arrival: now, tags: 10 });
         now += ms(300);
-        seat.turn(now, None, 4);
+        waits.left(now, 4);
+        assert_eq!(queue(&players, now), None, "nothing was told");
+        waits.tell(4);
         // Nothing is on its way: an idle player has no queue.
-        seat.turn(now + ms(50), None, 4);
+        waits.left(now + ms(50), 4);
         assert_eq!(queue(&players, now), Some((2.0, 300.0)));
         let player = &players.of("camera", now).0[0];
         assert_eq!((player.address.as_str(), player.client.as_str()), ("10.0.0.7:1", "VLC"));
@@ -209,12 +254,17 @@ mod tests {
     fn a_player_that_stands_still_has_a_queue_that_grows() {
         let players = Arc::new(Players::default());
         let seat = enter(&players, 1);
+        let mut waits = seat.waits();
         let now = Instant::now();
-        seat.turn(now, Some(Batch { arrival: now, tags: 3 }), 0);
+        waits.queue(Batch { arrival: now, tags: 3 });
+        waits.tell(0);
         assert_eq!(queue(&players, now + ms(700)), Some((700.0, 700.0)));
         assert_eq!(queue(&players, now + ms(1_900)), Some((1_900.0, 1_900.0)));
         let later = now + ms(20_000);
         assert_eq!(queue(&players, later), Some((20_000.0, 20_000.0)));
+        // It goes on: that is to be seen at once.
+        waits.left(now + ms(2_000), 0);
+        assert_eq!(queue(&players, now + ms(2_900)), Some((2_000.0, 2_000.0)));
     }
 
     #[test]
@@ -222,17 +272,23 @@ mod tests {
         let players = Arc::new(Players::default());
         let seats: Vec<_> = (0..150).map(|port| enter(&players, port)).collect();
         let now = Instant::now();
-        for (seat, wait) in seats.iter().zip(1..=149) {
-            for _ in 0..2 * WRITES {
-                let batch = Batch { arrival: now - ms(wait), tags: 1 };
-                seat.turn(now, Some(batch), 0);
+        for (seat, wait) in seats.iter().zip(0..150) {
+            let mut waits = seat.waits();
+            // The first one gets nothing.
+            for number in 0..if wait > 0 { 2 * WRITES + 9 } else { 0 } {
+                waits.queue(Batch { arrival: now - ms(wait), tags: 1 });
+                waits.left(now, 0);
+                assert!(waits.writes.len() < WRITES);
+                if number % 100 == 0 {
+                    waits.tell(0);
+                }
+                assert!(seat.viewer.lock().writes.len() <= WRITES);
             }
-            assert_eq!(seat.viewer.lock().writes.len(), WRITES);
         }
         let (list, worst) = players.of("camera", now);
         assert_eq!(worst, Some(Spread { p50: 149.0, p99: 149.0 }));
         assert_eq!(list.len(), LISTED);
-        assert_eq!((&*list[0].address, &*list[99].address), ("10.0.0.7:148", "10.0.0.7:49"));
+        assert_eq!((&*list[0].address, &*list[99].address), ("10.0.0.7:149", "10.0.0.7:50"));
         assert_eq!(players.of("other", now), (vec![], None));
         drop(seats);
         assert_eq!(players.of("camera", now), (vec![], None));

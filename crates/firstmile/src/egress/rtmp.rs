@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Limits;
 use crate::connection::{Connection, Error, Exchange};
 use crate::door::Player;
-use crate::egress::players::Batch;
+use crate::egress::players::{Batch, Waits};
 use crate::egress::takes::Takes;
 
 /// Bytes taken from the hub at a time; what waits there can still be skipped.
 const BATCH: usize = 256 << 10;
-/// How often the end of a feed is looked for.
+/// How often the end of a feed, and a player that is silent, are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// An encoder may change its words, but not make us repeat them all the time.
 const RETELL_AFTER: Duration = Duration::from_secs(1);
@@ -40,11 +40,15 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     shutdown: &CancellationToken,
 ) -> Result<&'static str, Error> {
     let mut show = Show::new(player, limits.rtmp.amf());
-    let mut tick = tokio::time::interval(TICK);
+    // One for everything that has a time: to make and drop timers costs more than the tags do.
+    let mut tick_at = Instant::now() + TICK;
+    let mut timer = std::pin::pin!(tokio::time::sleep_until(tick_at.into()));
     // Made once: many players wait for the same token, and each new wait takes its lock.
     let mut shutdown = std::pin::pin!(shutdown.cancelled());
+    let mut is_due = true;
     loop {
         while let Some(event) = connection.session.poll_event() {
+            is_due = true;
             match event {
                 Event::Stopped => return Ok("the player left"),
                 Event::Paused(is_paused) => show.pause(is_paused),
@@ -53,42 +57,57 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 _ => {}
             }
         }
-        if connection.is_flushed() && show.fill(&mut connection.session) == Next::Ended {
-            connection.session.end_play();
-            return Ok("the feed ended");
+        if connection.is_flushed() {
+            show.left(connection.last_write());
+            if (is_due || show.subscriber.has_news())
+                && show.fill(&mut connection.session) == Next::Ended
+            {
+                connection.session.end_play();
+                return Ok("the feed ended");
+            }
+            is_due = false;
         }
         let is_writing = !connection.is_flushed();
-        let due = show.subscriber.due();
         let stuck_at = connection.last_write() + limits.write_timeout;
+        let due = if is_writing { Some(stuck_at) } else { show.subscriber.due() };
+        let wake_at = due.map_or(tick_at, |due| due.min(tick_at)).into();
+        if timer.deadline() != wake_at {
+            timer.as_mut().reset(wake_at);
+        }
         tokio::select! {
+            // The socket first: mostly it is what is ready, and the others need not be asked.
+            biased;
             exchange = connection.exchange() => {
                 if exchange? == Exchange::Closed {
                     return Ok("the player left");
                 }
             }
-            () = show.subscriber.changed(), if !is_writing => {}
-            () = sleep_until(due), if !is_writing && due.is_some() => {}
-            _ = tick.tick(), if !is_writing => connection.ping_if_silent(Instant::now()),
-            () = tokio::time::sleep_until(stuck_at.into()), if is_writing => {
-                return Err(Error::Stuck(limits.write_timeout));
+            () = show.subscriber.changed(), if !is_writing => is_due = true,
+            () = &mut timer => {
+                is_due = true;
+                let now = Instant::now();
+                if is_writing && now >= stuck_at {
+                    return Err(Error::Stuck(limits.write_timeout));
+                }
+                if now >= tick_at {
+                    tick_at = now + TICK;
+                    show.tell();
+                    if !is_writing {
+                        connection.ping_if_silent(now);
+                    }
+                }
             }
             () = &mut shutdown => {
                 connection.session.request_reconnect(None, "the server is stopping");
                 // What the feed still has goes out before the end.
                 if connection.is_flushed() {
+                    show.left(connection.last_write());
                     show.fill(&mut connection.session);
                 }
                 connection.session.end_play();
                 return Ok("this node is stopping");
             }
         }
-    }
-}
-
-/// Waits until then; without a time, not at all.
-async fn sleep_until(due: Option<Instant>) {
-    if let Some(due) = due {
-        tokio::time::sleep_until(due.into()).await;
     }
 }
 
@@ -104,10 +123,7 @@ struct Show<'a> {
     joined: Instant,
     /// Tags that earlier subscriptions skipped.
     skipped: u64,
-    /// What is queued now.
-    batch: Option<Batch>,
-    /// Whether the socket was given something.
-    is_writing: bool,
+    waits: Waits<'a>,
     clock: Clock,
     items: Vec<Item>,
     takes: Takes,
@@ -144,8 +160,7 @@ impl<'a> Show<'a> {
             subscriber: subscribe(&player.feed, player.policy, timing),
             timing,
             skipped: 0,
-            batch: None,
-            is_writing: false,
+            waits: player.seat.waits(),
             clock: Clock::default(),
             items: Vec::new(),
             takes: player.takes.clone(),
@@ -170,29 +185,44 @@ impl<'a> Show<'a> {
         if self.is_paused {
             items.clear();
         }
+        let mut batch = None;
         for item in items.drain(..) {
-            self.send(server, &item);
+            if self.send(server, &item) {
+                self.count(&item, &mut batch);
+            }
         }
         self.items = items;
-        let batch = self.batch.take();
-        // Most players have nothing to say most of the time.
-        if self.is_writing || batch.is_some() {
-            self.is_writing = batch.is_some();
-            self.player.seat.turn(now, batch, self.skipped + self.subscriber.skipped());
+        if let Some(batch) = batch {
+            self.waits.queue(batch);
         }
         next
     }
 
+    /// What was queued has left by now.
+    fn left(&mut self, now: Instant) {
+        self.waits.left(now, self.skipped());
+    }
+
+    /// Tells the others how the player fares.
+    fn tell(&mut self) {
+        self.waits.tell(self.skipped());
+    }
+
+    fn skipped(&self) -> u64 {
+        self.skipped + self.subscriber.skipped()
+    }
+
     /// Counts a tag that is queued. Headers may be as old as their publication.
-    fn note(&mut self, item: &Item) {
-        if let Some(batch) = &mut self.batch {
+    fn count(&self, item: &Item, batch: &mut Option<Batch>) {
+        if let Some(batch) = batch {
             batch.tags += 1;
         } else if item.due >= self.joined && !item.tag.is_header() {
-            self.batch = Some(Batch { arrival: item.due, tags: 1 });
+            *batch = Some(Batch { arrival: item.due, tags: 1 });
         }
     }
 
-    fn send(&mut self, server: &mut rtmp::Server, item: &Item) {
+    /// Queues a tag; whether the player gets it.
+    fn send(&mut self, server: &mut rtmp::Server, item: &Item) -> bool {
         let publication = item.position.publication;
         if self.prelude.publication != Some(publication) {
             self.prelude.publication = Some(publication);
@@ -206,8 +236,9 @@ impl<'a> Show<'a> {
                     self.prelude.is_new = true;
                 }
                 // Told when the first picture or sound follows: what there is, is known then.
+                false
             }
-            (track, _) if !self.wanted[track] => {}
+            (track, _) if !self.wanted[track] => false,
             (track, _) => {
                 let remade;
                 let tag = match self.takes.fit(&item.tag) {
@@ -216,7 +247,7 @@ impl<'a> Show<'a> {
                         remade = tag;
                         &remade
                     }
-                    Fit::Nothing => return,
+                    Fit::Nothing => return false,
                 };
                 if track != Track::Data {
                     self.tell_metadata(server);
@@ -231,7 +262,7 @@ impl<'a> Show<'a> {
                 };
                 // RTMP timestamps are the low 32 bits.
                 server.send_tag(tag, timestamp as u32);
-                self.note(item);
+                true
             }
         }
     }

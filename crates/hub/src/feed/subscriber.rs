@@ -19,6 +19,8 @@ pub struct Subscriber {
     pub(super) cursor: Cursor,
     /// When the next tag is due that is there already.
     pub(super) due: Option<Instant>,
+    /// Whether the last poll left something that could be had at once.
+    pub(super) has_more: bool,
     pub(super) skipped: u64,
     /// Whether it is one of the feed's subscribers, and not the node itself.
     pub(super) is_counted: bool,
@@ -35,6 +37,7 @@ impl Subscriber {
         let view = inner.view(&self.feed.0.limits, now);
         let next = self.cursor.poll(&view, out, max_bytes);
         self.due = self.cursor.due(&view);
+        self.has_more = self.due.is_none() && self.cursor.has_more(&view);
         drop(inner);
         let skipped = self.cursor.take_skipped();
         self.skipped += skipped;
@@ -54,9 +57,15 @@ impl Subscriber {
         self.due
     }
 
+    /// Whether a poll may find something now, the passing of time aside.
+    pub fn has_news(&self) -> bool {
+        // The sender lives as long as the feed that this subscriber holds.
+        self.has_more || self.changed.has_changed().unwrap_or(true)
+    }
+
     /// Waits for a change since the last poll. Cancel safe.
     pub async fn changed(&mut self) {
-        // The sender lives as long as the feed that this subscriber holds.
+        // As above, there is no error.
         let _ = self.changed.changed().await;
     }
 }
