@@ -180,6 +180,8 @@ pub struct Ended {
     pub publication: PublicationId,
     /// The last number sent on each track: the publication is over once these are through.
     pub edges: TrackSet<Option<u64>>,
+    /// Whether its encoder has ended it itself: it is not lost. Absent in older messages: no.
+    pub is_stopped: bool,
 }
 
 /// Asks for a publication.

@@ -137,6 +137,7 @@ fn the_messages() {
             Message::Ended(Ended {
                 publication: PUBLICATION,
                 edges: tracks(Some(301), Some(300), Some(0)),
+                is_stopped: true,
             }),
         ),
         (

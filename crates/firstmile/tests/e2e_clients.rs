@@ -42,7 +42,7 @@ fn whole(
     // Players hold back the last frames of one track until the other's come, or the end.
     let nearly = |frames: usize| frames.saturating_sub(3);
     player.wait_frames(nearly(expected.video.len()), nearly(expected.audio.len()), PATIENCE);
-    studio.wait_feed("camera", "reconnecting");
+    studio.wait_feed("camera", "waiting");
     assert_eq!(studio.extra_output(), [""; 0], "one line on standard output");
     studio.terminate().unwrap().expect_success("SIGTERM drains");
     player.wait(PATIENCE).unwrap();

@@ -7,6 +7,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use testkit::client::{FfmpegPublish, Publisher};
 use testkit::hook::{Request, Reserved};
+use testkit::process::Signal;
 use testkit::tls::Authority;
 use testkit::{Node, PATIENCE, Value, fixture, http, schema, tempdir, wait_for};
 
@@ -91,6 +92,28 @@ fn a_feeds_life_is_told_at_studio_and_relay() {
     for key in [key.as_str(), rotated.as_str().unwrap()] {
         let secret = key.rsplit('-').next().unwrap();
         assert!(!all.contains(secret));
+    }
+}
+
+#[test]
+fn an_encoder_that_ends_its_stream_is_not_lost() {
+    let relay = Node::relay(FIRSTMILE).start().unwrap();
+    let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
+    studio.wait_links(1);
+    let url = relay.url(&studio.key("camera"));
+    let mut encoder = publish(&url);
+    wait_event(&studio, "live", 1);
+    // ffmpeg says deleteStream then.
+    encoder.stop(Signal::Interrupt).unwrap();
+    for node in [&studio, &relay] {
+        let ended = wait_event(node, "ended", 1);
+        assert!(text(&ended).ends_with(" is off the air"), "{ended}");
+        node.wait_feed("camera", "waiting");
+    }
+    let _again = publish(&url);
+    for node in [&studio, &relay] {
+        wait_event(node, "live", 2);
+        assert_eq!(events(node, "kind=lost"), [Value::Null; 0]);
     }
 }
 

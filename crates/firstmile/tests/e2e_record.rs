@@ -159,7 +159,7 @@ fn what_comes_by_a_relay_is_recorded() {
     let url = relay.url(&studio.key("camera"));
     let mut encoder = FfmpegPublish::new(&source, &url).speed(Speed::Times(8.0)).start();
     encoder.wait(PATIENCE).unwrap().expect_success("the publisher");
-    studio.wait_feed("camera", "reconnecting");
+    studio.wait_feed("camera", "waiting");
     let frames = Frames::of(&source).unwrap();
     let tags = (frames.video.len() + frames.audio.len()) as u64;
     wait_recording(&studio, 0, |recording| number(recording, "tags") >= tags);

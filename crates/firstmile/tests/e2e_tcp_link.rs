@@ -140,7 +140,7 @@ fn a_feed_comes_whole_where_udp_is_blocked() {
     publisher.wait(Duration::from_secs(40)).unwrap().expect_success("the publisher");
     let nearly = |frames: usize| frames.saturating_sub(3);
     player.wait_frames(nearly(expected.video.len()), nearly(expected.audio.len()), PATIENCE);
-    studio.wait_feed("camera", "reconnecting");
+    studio.wait_feed("camera", "waiting");
     studio.terminate().unwrap().expect_success("SIGTERM drains");
     player.wait(PATIENCE).unwrap();
     assert_equal(&expected, &Frames::of(&player.file()).unwrap());

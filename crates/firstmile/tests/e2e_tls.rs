@@ -40,7 +40,7 @@ fn whole(publish: impl FnOnce(&Path, &str) -> Publisher, play: impl FnOnce(&str)
     // Players hold back the last frames of one track until the other's come, or the end.
     let nearly = |frames: usize| frames.saturating_sub(3);
     player.wait_frames(nearly(expected.video.len()), nearly(expected.audio.len()), PATIENCE);
-    studio.wait_feed("camera", "reconnecting");
+    studio.wait_feed("camera", "waiting");
     assert!(relay.log().contains("publishing"), "it came by the relay");
     studio.terminate().unwrap().expect_success("SIGTERM drains");
     player.wait(PATIENCE).unwrap();

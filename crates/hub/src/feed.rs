@@ -124,6 +124,8 @@ pub(crate) struct Inner {
     /// Publications so far: tells one right to push from another.
     publications: u64,
     ended: Option<Instant>,
+    /// The publication that its encoder has ended, if nothing came after it.
+    stopped: Option<PublicationId>,
     damper: Damper,
     is_closed: bool,
     totals: TrackSet<Totals>,
@@ -271,7 +273,7 @@ impl Feed {
         if let Some(incumbent) = inner.on_air.replace(on_air) {
             incumbent.cut.send_replace(Some(Cut::TakenOver));
         }
-        inner.ended = None;
+        (inner.ended, inner.stopped) = (None, None);
         self.tell(inner);
         Ok(Publisher {
             feed: self.clone(),
@@ -330,6 +332,11 @@ impl Feed {
         store(&self.0.delay, timing.delay);
         store(&self.0.max_delay, timing.max_delay.unwrap_or_default());
         self.0.changed.send_replace(());
+    }
+
+    /// Whether this was the last publication, and its encoder has ended it itself.
+    pub fn was_stopped(&self, publication: PublicationId) -> bool {
+        self.lock().stopped == Some(publication)
     }
 
     /// Cuts the publication on air.

@@ -99,6 +99,11 @@ impl Lanes {
         [&self.video, &self.rest].into_iter().all(|lane| lane.is_through(end, is_on_air))
     }
 
+    /// Whether its encoder has ended the publication itself.
+    pub fn was_stopped(&self) -> bool {
+        self.feed.was_stopped(self.publication)
+    }
+
     /// Whether video will skip when it is asked for: what was taken before is old.
     pub fn will_skip(&self, now: Instant) -> bool {
         let inner = self.feed.lock();

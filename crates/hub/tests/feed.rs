@@ -69,6 +69,36 @@ fn a_player_that_asks_only_for_news_gets_everything() {
 }
 
 #[test]
+fn who_ends_its_stream_is_not_awaited_but_players_are_held() {
+    let feed = Feed::new(Limits::default());
+    let mut now = Instant::now();
+    for (id, is_stopped) in [(A, true), (B, false), (A, true)] {
+        let mut encoder = Encoder::start(&feed, id, now, 50);
+        encoder.run(10);
+        now = encoder.now();
+        let mut player = feed.subscribe(policy(Join::Fast), None);
+        read_all(&mut player, now);
+        assert!(!feed.was_stopped(id));
+        match is_stopped {
+            true => encoder.publisher.stop(),
+            false => drop(encoder.publisher),
+        }
+        assert_eq!(feed.was_stopped(id), is_stopped);
+        let state = if is_stopped { State::Waiting } else { State::Reconnecting };
+        assert_eq!(feed.snapshot(now).state, state);
+        now += ms(20_000);
+        assert_eq!(player.poll(now, &mut Vec::new(), 1 << 20), Next::Wait);
+        assert_eq!(player.poll(now + ms(20_000), &mut Vec::new(), 1 << 20), Next::Ended);
+    }
+    // Who was taken over from has nothing to end.
+    let before = Encoder::start(&feed, A, now, 50);
+    let _present = Encoder::start(&feed, B, now, 50);
+    before.publisher.stop();
+    assert!(!feed.was_stopped(A));
+    assert_eq!(feed.publication(), Some(B));
+}
+
+#[test]
 fn a_smooth_join_gets_headers_then_the_newest_gop() {
     let feed = Feed::new(Limits::default());
     let mut encoder = Encoder::start(&feed, A, Instant::now(), 50);

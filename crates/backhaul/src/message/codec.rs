@@ -131,6 +131,9 @@ impl Message {
             Self::Ended(ended) => {
                 out.put_slice(&ended.publication.0);
                 put_numbers(out, &ended.edges);
+                if ended.is_stopped {
+                    put_varint(out, 1);
+                }
             }
             Self::Subscribe(subscribe) => {
                 put_varint(out, subscribe.subscription);
@@ -242,6 +245,7 @@ impl Message {
             7 => Self::Ended(Ended {
                 publication: PublicationId(get_array(input)?),
                 edges: get_numbers(input)?,
+                is_stopped: !input.is_empty() && get_varint(input)? != 0,
             }),
             8 => Self::Subscribe(Subscribe {
                 subscription: get_varint(input)?,
@@ -452,7 +456,8 @@ mod tests {
                 publication,
                 age: Duration::from_secs(70),
             }),
-            Message::Ended(Ended { publication, edges: released }),
+            Message::Ended(Ended { publication, edges: released, is_stopped: false }),
+            Message::Ended(Ended { publication, edges: released, is_stopped: true }),
             Message::Subscribe(Subscribe {
                 subscription: 5,
                 feed: "camera".into(),

@@ -190,7 +190,7 @@ impl FeedWatch {
             }
             Air::Lost => {
                 let text = format!(
-                    "{name} is lost: its encoder is gone, or was stopped. Players are held for a \
+                    "{name} is lost: its encoder is gone without a word. Players are held for a \
                      moment"
                 );
                 (Kind::Lost, Severity::Error, text)

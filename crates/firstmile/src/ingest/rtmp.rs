@@ -72,7 +72,10 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
             Some(Event::Unpublished) | None if leave_by.is_some() => {
                 return Ok(Some("this node is stopping, and the encoder left"));
             }
-            Some(Event::Unpublished) => return Ok(None),
+            Some(Event::Unpublished) => {
+                publisher.stop();
+                return Ok(None);
+            }
             Some(_) => {}
             None => return Ok(Some("the encoder left")),
         }

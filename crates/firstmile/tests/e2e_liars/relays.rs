@@ -255,7 +255,8 @@ fn announcements_without_end() {
         let house = House::new(RECORD).await;
         let (link, mut control) = house.accept().await;
         let over = |turn| {
-            Message::Ended(Ended { publication: publication(turn / 2), edges: TrackSet::default() })
+            let (publication, edges) = (publication(turn / 2), TrackSet::default());
+            Message::Ended(Ended { publication, edges, is_stopped: turn % 4 == 1 })
         };
         say_without_end(&link, &mut control, 100_000, |turn| match turn % 2 {
             0 => announce(turn / 2),
@@ -400,7 +401,11 @@ fn positions_and_times_that_cannot_be() {
                     skipped: last,
                     stalls: Some(Stalls { count: last, longest_ms: last }),
                 }),
-                2 => Message::Ended(Ended { publication: publication(n), edges: video_only(last) }),
+                2 => Message::Ended(Ended {
+                    publication: publication(n),
+                    edges: video_only(last),
+                    is_stopped: n % 8 == 2,
+                }),
                 _ => Message::Want(Want {
                     request: n,
                     feed: "camera".into(),

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{Cut, Feed, Inner};
 use crate::ring::Entry;
 
-/// One publication's right to push tags. Dropping it ends the publication.
+/// One publication's right to push tags. Dropping it ends the publication as one that was lost.
 #[derive(Debug)]
 pub struct Publisher {
     pub(super) feed: Feed,
@@ -106,6 +106,14 @@ impl Publisher {
     pub fn interrupt(&self) {
         if let Some(on_air) = self.feed.lock().on_air.as_mut().filter(|o| o.serial == self.serial) {
             on_air.is_interrupted = true;
+        }
+    }
+
+    /// Ends the publication because its encoder has: nobody waits for it to come back.
+    pub fn stop(self) {
+        let mut inner = self.feed.lock();
+        if inner.on_air.as_ref().is_some_and(|o| o.serial == self.serial) {
+            inner.stopped = Some(self.publication);
         }
     }
 

@@ -16,7 +16,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// What a feed is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// No encoder.
+    /// No encoder: it has ended its stream, or is not awaited any more.
     Waiting,
     /// Tags come in.
     Live,
@@ -83,7 +83,10 @@ impl Feed {
             (Some(on_air), _) if on_air.is_interrupted => State::Reconnecting,
             (Some(on_air), _) if on_air.silence(now) < STALLED_AFTER => State::Live,
             (Some(_), _) => State::Stalled,
-            (None, Some(ended)) if now.saturating_duration_since(ended) < self.0.limits.hold => {
+            (None, Some(ended))
+                if inner.stopped.is_none()
+                    && now.saturating_duration_since(ended) < self.0.limits.hold =>
+            {
                 State::Reconnecting
             }
             (None, _) => State::Waiting,

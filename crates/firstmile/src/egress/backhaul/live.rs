@@ -156,8 +156,9 @@ impl Live {
     pub(super) fn end(&mut self, outbox: &Outbox) {
         self.steady.finish();
         self.video.finish();
-        let ended = Ended { publication: self.publication, edges: self.sender.edges() };
-        outbox.say(&Message::Ended(ended));
+        let (publication, edges) = (self.publication, self.sender.edges());
+        let is_stopped = self.lanes.was_stopped();
+        outbox.say(&Message::Ended(Ended { publication, edges, is_stopped }));
     }
 
     /// The link was silent: what became late meanwhile is skipped.

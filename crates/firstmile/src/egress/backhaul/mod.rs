@@ -141,5 +141,5 @@ async fn hear_reports(link: &Link, tell: &mpsc::Sender<Order>) -> Result<()> {
 /// The answer to who asks for what is not to be had: it has all that it will get.
 fn ended(subscribe: &Subscribe) -> Message {
     let Subscribe { publication, released, .. } = subscribe;
-    Message::Ended(Ended { publication: *publication, edges: *released })
+    Message::Ended(Ended { publication: *publication, edges: *released, is_stopped: false })
 }

@@ -65,8 +65,8 @@ pub(super) struct Incoming {
     receiver: Receiver,
     bodies: HashMap<(Track, u64), (Position, Tag)>,
     held_bytes: usize,
-    /// The last numbers, once the relay said that it has ended.
-    ended: Option<TrackSet<Option<u64>>>,
+    /// The last numbers, and whether its encoder has ended it, once the relay said that it is over.
+    ended: Option<(TrackSet<Option<u64>>, bool)>,
     /// Since when nothing comes that is waited for.
     silent_since: Option<Instant>,
     figures: Figures,
@@ -254,17 +254,26 @@ impl Incoming {
 
     /// The relay says that there is no more than this.
     pub(super) fn end(&mut self, ended: &Ended) {
-        self.ended = Some(ended.edges);
+        self.ended = Some((ended.edges, ended.is_stopped));
         self.silent_since = Some(Instant::now());
     }
 
     /// Whether it is over: ended and all through, or waited for too long.
     pub(super) fn is_over(&self) -> bool {
         let silence = self.silent_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let Some(ended) = &self.ended else { return silence > HOLD };
+        let Some((ended, _)) = &self.ended else { return silence > HOLD };
         let edges = self.receiver.edges();
         let is_through = Track::ALL.into_iter().all(|track| edges[track] >= ended[track]);
         is_through || silence > LAST_TAGS
+    }
+
+    /// Takes it off air as one that is over.
+    pub(super) fn finish(&mut self) {
+        if let Some((_, true)) = self.ended
+            && let Some(publisher) = self.publisher.take()
+        {
+            publisher.stop();
+        }
     }
 
     pub(super) fn report(&mut self, report: &Report) {

@@ -419,6 +419,9 @@ impl Inbox {
             if is_over && incoming.was_on_air() && self.lines.may_say() {
                 info!(feed = incoming.name(), %publication, "off air");
             }
+            if is_over {
+                incoming.finish();
+            }
             !is_over
         });
     }

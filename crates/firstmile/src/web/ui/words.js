@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 
 export const STATES = {
-  waiting: ["Waiting", "no encoder is here yet"],
+  waiting: ["Waiting", "no encoder is here"],
   live: ["Live", "media comes as it should"],
   weak: ["Weak", "live, with a problem on the way here"],
   held: ["Held", "the way to the relay is lost: the relay keeps the encoder, players are held"],

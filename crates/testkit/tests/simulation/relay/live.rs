@@ -112,8 +112,8 @@ impl Live {
     pub(super) fn end(&mut self, way: &mut Way<'_>) {
         self.steady.finish(way);
         self.video.finish(way);
-        let ended = Ended { publication: self.publication, edges: self.sender.edges() };
-        way.session.send(&Message::Ended(ended));
+        let (publication, edges) = (self.publication, self.sender.edges());
+        way.session.send(&Message::Ended(Ended { publication, edges, is_stopped: false }));
     }
 }
 
