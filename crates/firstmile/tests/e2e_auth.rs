@@ -6,7 +6,7 @@ use std::path::Path;
 use rtmp::adobe;
 use rtmp::session::Intent;
 use rtmp::session::client::{Config, Event};
-use testkit::client::{FfmpegPublish, Player, Publisher, gst_publish, rtmpdump_play};
+use testkit::client::{Player, Publisher, gst_publish, publish_clip, rtmpdump_play};
 use testkit::{Node, OwnClient, PATIENCE, Value, fixture};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
@@ -45,10 +45,6 @@ fn switch(studio: &Node, switch: &str) -> Value {
 /// The URL that an encoder with user and password makes of its fields.
 fn url(node: &Node, (user, password): &Login, name: &str) -> String {
     format!("rtmp://{user}:{password}@{}/auth/{name}", node.address("rtmp"))
-}
-
-fn ffmpeg(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
 }
 
 #[track_caller]
@@ -102,7 +98,7 @@ fn real_encoders_publish_with_user_and_password() {
     assert_eq!(login_in(&switch(&studio, "on")), login, "on again changes nothing");
     let gst = |url: &str| gst_publish(&fixture::clip(), url);
     for (node, door) in [(&studio, "studio"), (&relay, "relay")] {
-        for (encoder, publish) in [("ffmpeg", &ffmpeg as &dyn Fn(&str) -> _), ("gst", &gst)] {
+        for (encoder, publish) in [("ffmpeg", &publish_clip as &dyn Fn(&str) -> _), ("gst", &gst)] {
             for name in ["camera", "anything"] {
                 let mut publisher: Publisher = publish(&url(node, &login, name));
                 assert_plays(&studio);
@@ -112,11 +108,11 @@ fn real_encoders_publish_with_user_and_password() {
             assert_refused(publish(&url(node, &wrong, "camera")));
         }
         // The stream key is good as before, in any other app.
-        let _publisher = ffmpeg(&node.url(&studio.key("camera")));
+        let _publisher = publish_clip(&node.url(&studio.key("camera")));
         assert_plays(&studio);
         // In this one it is not asked for.
         let by_key = format!("rtmp://{}/auth/{}", node.address("rtmp"), studio.key("camera"));
-        let mut refused = ffmpeg(&by_key);
+        let mut refused = publish_clip(&by_key);
         assert!(!refused.wait(PATIENCE).unwrap().status.success(), "{door}");
     }
     let status = studio.feed("camera").unwrap();
@@ -140,22 +136,22 @@ fn rotating_and_switching_off_end_what_came_with_the_password() {
     let (relay, studio) = relay_and_studio();
     let mut before = login_in(&switch(&studio, "on"));
     for node in [&relay, &studio] {
-        let mut publisher = ffmpeg(&url(node, &before, "camera"));
+        let mut publisher = publish_clip(&url(node, &before, "camera"));
         assert_plays(&studio);
         let rotated = login_in(&studio.json(&["feed", "rotate", "camera"]));
         assert!(rotated.0 != before.0 && rotated.1 != before.1);
         assert!(!publisher.wait(PATIENCE).unwrap().status.success(), "the old one was ended");
-        assert_refused(ffmpeg(&url(&studio, &before, "camera")));
+        assert_refused(publish_clip(&url(&studio, &before, "camera")));
 
-        let mut publisher = ffmpeg(&url(node, &rotated, "camera"));
+        let mut publisher = publish_clip(&url(node, &rotated, "camera"));
         assert_plays(&studio);
         assert!(switch(&studio, "off").get("auth").is_none());
         assert!(!publisher.wait(PATIENCE).unwrap().status.success(), "it was ended");
-        assert_refused(ffmpeg(&url(&studio, &rotated, "camera")));
+        assert_refused(publish_clip(&url(&studio, &rotated, "camera")));
 
         // Who has the stream key is not touched by it.
         switch(&studio, "on");
-        let mut publisher = ffmpeg(&node.url(&rekey(&studio)));
+        let mut publisher = publish_clip(&node.url(&rekey(&studio)));
         assert_plays(&studio);
         switch(&studio, "off");
         assert_plays(&studio);
@@ -250,12 +246,12 @@ fn two_studios_users_do_not_meet() {
     two.wait_links(1);
     let (a, b) = (login_in(&switch(&one, "on")), login_in(&switch(&two, "on")));
     assert_ne!(a.0, b.0, "the same feed's name, another user");
-    let _publisher = ffmpeg(&url(&relay, &a, "camera"));
+    let _publisher = publish_clip(&url(&relay, &a, "camera"));
     assert_plays(&one);
     assert_eq!(two.feed("camera").unwrap()["state"], "waiting");
-    let _other = ffmpeg(&url(&relay, &b, "camera"));
+    let _other = publish_clip(&url(&relay, &b, "camera"));
     assert_plays(&two);
-    assert_refused(ffmpeg(&url(&two, &a, "camera")));
+    assert_refused(publish_clip(&url(&two, &a, "camera")));
 }
 
 #[test]
@@ -273,6 +269,6 @@ fn a_stopped_studio_is_switched_too() {
     let on = run(&["feed", "auth", "camera", "on", "--output", "json"], dir.path());
     let login = login_in(&serde_json::from_str(&on).unwrap());
     let studio = Node::studio(FIRSTMILE).data(dir.path()).start().unwrap();
-    let _publisher = ffmpeg(&url(&studio, &login, "camera"));
+    let _publisher = publish_clip(&url(&studio, &login, "camera"));
     assert_plays(&studio);
 }

@@ -1,15 +1,13 @@
 //! What the live picture had to skip is in the recording all the same.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use media::{Tag, Track};
 use rtmp::session::Intent;
 use serde_json::Value;
+use testkit::live::Live;
 use testkit::stamped::{Ledger, Shape, Source, Stamp};
 use testkit::{Node, OwnClient, PATIENCE, UdpProxy, tempdir, wait_for, wait_until};
 
@@ -19,41 +17,11 @@ const DELAY: Duration = Duration::from_millis(20);
 const MOST_GONE: usize = 200;
 const SHAPE: Shape = Shape { kbps: 1_500, gop: 1, audio: 350 };
 
-/// Publishes until it is told to stop; then it has said goodbye.
-struct Encoder {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<u64>,
-}
-
-impl Encoder {
-    fn start(url: &str) -> Self {
-        let mut client = OwnClient::ready(url, Intent::Publish);
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_over = stop.clone();
-        let thread = thread::spawn(move || {
-            let mut source = Source::new(SHAPE);
-            Source::headers().iter().for_each(|tag| client.send(tag).unwrap());
-            let (started, mut frames) = (Instant::now(), 0);
-            while !is_over.load(Ordering::Relaxed) {
-                thread::sleep(source.due().saturating_sub(started.elapsed()));
-                client.send(&source.make(0)).expect("the encoder sees nothing of it");
-                client.read(Duration::from_millis(1)).expect("the encoder sees nothing of it");
-                frames += 1;
-            }
-            frames
-        });
-        Self { stop, thread }
-    }
-
-    /// How many frames it has sent.
-    fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the encoder saw something of it")
-    }
-}
-
-fn link_by(relay: &Node, address: SocketAddr) -> String {
-    relay.join_link().replace(&relay.address("secure").to_string(), &address.to_string())
+/// An encoder of frames that can be counted.
+fn on_air(url: &str) -> Live {
+    let mut source = Source::new(SHAPE);
+    let next = move |_| (source.due(), source.make(0));
+    Live::start(OwnClient::ready(url, Intent::Publish), &Source::headers(), next)
 }
 
 fn studio(data: &Path) -> testkit::Launch {
@@ -107,7 +75,7 @@ fn an_outage_leaves_no_hole_in_the_recording() {
     let relay = Node::relay(FIRSTMILE).start().unwrap();
     let network = UdpProxy::start(relay.address("secure"), DELAY).unwrap();
     let studio =
-        studio(&dir.path().join("s")).join(&link_by(&relay, network.address())).start().unwrap();
+        studio(&dir.path().join("s")).join(&relay.join_link_by(network.address())).start().unwrap();
     studio.wait_links(1);
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let played = thread::spawn(move || {
@@ -124,7 +92,7 @@ fn an_outage_leaves_no_hole_in_the_recording() {
         }
         ledger
     });
-    let encoder = Encoder::start(&relay.url(&studio.key("camera")));
+    let encoder = on_air(&relay.url(&studio.key("camera")));
     studio.wait_feed("camera", "live");
     thread::sleep(Duration::from_secs(2));
     network.pass(false, false);
@@ -141,7 +109,7 @@ fn an_outage_leaves_no_hole_in_the_recording() {
     let recording = wait_complete(&studio, 1).remove(0);
     assert_eq!(recording["gone"], 0, "{recording}");
     let recorded = export(&studio, &recording, dir.path());
-    assert_eq!((frames(&recorded), missing(&recorded)), (sent, 0));
+    assert_eq!((frames(&recorded), missing(&recorded)), (sent.into(), 0));
 }
 
 /// One publication is cut in two by the studio's death, another comes and goes meanwhile.
@@ -153,7 +121,7 @@ fn what_a_studio_missed_while_it_was_dead_is_fetched() {
     let first = studio(&data).join(relay.join_link()).start().unwrap();
     first.wait_links(1);
     let key = first.key("camera");
-    let encoder = Encoder::start(&relay.url(&key));
+    let encoder = on_air(&relay.url(&key));
     wait_until("it is recorded", PATIENCE, || {
         recordings(&first).first().is_some_and(|it| it["tags"].as_u64() > Some(100))
     });
@@ -161,10 +129,10 @@ fn what_a_studio_missed_while_it_was_dead_is_fetched() {
     thread::sleep(Duration::from_secs(2));
     let mut sent = vec![encoder.stop()];
     relay.wait_feed("camera", "reconnecting");
-    let encoder = Encoder::start(&relay.url(&key));
+    let encoder = on_air(&relay.url(&key));
     thread::sleep(Duration::from_secs(2));
     sent.push(encoder.stop());
-    let encoder = Encoder::start(&relay.url(&key));
+    let encoder = on_air(&relay.url(&key));
     thread::sleep(Duration::from_secs(1));
 
     let again = studio(&data).start().unwrap();
@@ -175,7 +143,7 @@ fn what_a_studio_missed_while_it_was_dead_is_fetched() {
     for (recording, sent) in recordings.iter().zip(sent) {
         assert_eq!(recording["gone"], 0, "{recording}");
         let recorded = export(&again, recording, dir.path());
-        assert_eq!((frames(&recorded), missing(&recorded)), (sent, 0), "{recording}");
+        assert_eq!((frames(&recorded), missing(&recorded)), (sent.into(), 0), "{recording}");
     }
 }
 
@@ -191,9 +159,9 @@ fn what_died_with_the_relay_is_marked() {
     let [rtmp, secure] = ["rtmp", "secure"].map(|door| relay.address(door).to_string());
     let network = UdpProxy::start(relay.address("secure"), DELAY).unwrap();
     let studio =
-        studio(&dir.path().join("s")).join(&link_by(&relay, network.address())).start().unwrap();
+        studio(&dir.path().join("s")).join(&relay.join_link_by(network.address())).start().unwrap();
     studio.wait_links(1);
-    let encoder = Encoder::start(&relay.url(&studio.key("camera")));
+    let encoder = on_air(&relay.url(&studio.key("camera")));
     wait_until("it is recorded", PATIENCE, || {
         recordings(&studio).first().is_some_and(|it| it["tags"].as_u64() > Some(100))
     });
@@ -203,7 +171,7 @@ fn what_died_with_the_relay_is_marked() {
     // The picture is back, and what was skipped has not been asked for yet.
     studio.wait_feed("camera", "live");
     relay.kill().unwrap();
-    assert!(encoder.thread.join().is_err(), "its relay is gone");
+    encoder.wait_lost();
     let _relay =
         Node::relay(FIRSTMILE).data(&relay_data).rtmp(&rtmp).secure(&secure).start().unwrap();
     let recording = wait_complete(&studio, 1).remove(0);
@@ -218,9 +186,10 @@ fn what_died_with_the_relay_is_marked() {
 fn what_nobody_records_is_not_fetched() {
     let relay = Node::relay(FIRSTMILE).start().unwrap();
     let network = UdpProxy::start(relay.address("secure"), DELAY).unwrap();
-    let studio = Node::studio(FIRSTMILE).join(&link_by(&relay, network.address())).start().unwrap();
+    let studio =
+        Node::studio(FIRSTMILE).join(&relay.join_link_by(network.address())).start().unwrap();
     studio.wait_links(1);
-    let encoder = Encoder::start(&relay.url(&studio.key("camera")));
+    let encoder = on_air(&relay.url(&studio.key("camera")));
     studio.wait_feed("camera", "live");
     network.pass(false, false);
     thread::sleep(Duration::from_secs(8));

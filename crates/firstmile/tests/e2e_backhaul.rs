@@ -13,17 +13,13 @@ use firstmile::quic::Dialer;
 use firstmile::secret::Secret;
 use media::{Tag, Track, TrackSet};
 use rtmp::session::Intent;
-use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
-use testkit::{Node, OwnClient, PATIENCE, fixture, tempdir, wait_until};
+use testkit::client::{publish_clip, rtmpdump_play};
+use testkit::{Node, OwnClient, PATIENCE, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 fn relay() -> Node {
     Node::relay(FIRSTMILE).start().unwrap()
-}
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
 }
 
 /// Seconds that the feed has been on air, if it is.
@@ -56,7 +52,7 @@ fn a_studio_that_joins_in_mid_publication_gets_the_headers() {
         studio
     };
     let studio = start();
-    let _publisher = publish(&relay.url(&studio.key("camera")));
+    let _publisher = publish_clip(&relay.url(&studio.key("camera")));
     // The headers, sent once, leave the relay's ring after some seconds.
     wait_until("ten seconds on air", PATIENCE, || on_air(&studio, "camera") > Some(10.0));
     studio.kill().unwrap();
@@ -79,11 +75,11 @@ fn an_encoder_at_the_studio_takes_over_from_one_at_the_relay() {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     for _ in 0..3 {
-        let mut far = publish(&relay.url(&studio.key("camera")));
+        let mut far = publish_clip(&relay.url(&studio.key("camera")));
         wait_until("the feed comes by the relay", PATIENCE, || {
             studio.feed("camera").is_some_and(|feed| feed["via"].is_string())
         });
-        let mut near = publish(&studio.url(&studio.key("camera")));
+        let mut near = publish_clip(&studio.url(&studio.key("camera")));
         let ended = far.wait(PATIENCE).unwrap();
         assert!(!ended.status.success(), "the relay closed its encoder");
         wait_until("the feed comes from here", PATIENCE, || {
@@ -100,8 +96,8 @@ fn a_feed_that_is_removed_while_its_relay_is_away_harms_no_other() {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     studio.json(&["feed", "add", "two"]);
-    let mut camera = publish(&relay.url(&studio.key("camera")));
-    let _two = publish(&relay.url(&studio.key("two")));
+    let mut camera = publish_clip(&relay.url(&studio.key("camera")));
+    let _two = publish_clip(&relay.url(&studio.key("two")));
     wait_until("both feeds are on air", PATIENCE, || {
         ["camera", "two"].iter().all(|feed| on_air(&studio, feed).is_some())
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use media::Track;
 use testkit::client::{
     FfmpegPublish, Player, Publisher, Speed, ffmpeg_play, gst_play, gst_publish, librtmp_publish,
-    rtmpdump_play,
+    publish_clip, rtmpdump_play,
 };
 use testkit::frames::{Frames, assert_contiguous_run, assert_equal};
 use testkit::{Node, PATIENCE, fixture, tempdir, wait_until};
@@ -136,7 +136,7 @@ fn a_late_player_gets_a_picture_and_no_hole() {
     let mut early = ffmpeg_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     let url = relay.url(&studio.key("camera"));
-    let _publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _publisher = publish_clip(&url);
     // In the middle of the second GOP.
     early.wait_video(90, PATIENCE);
 
@@ -157,11 +157,11 @@ fn players_stay_while_the_encoder_comes_back() {
     let url = relay.url(&studio.key("camera"));
     let mut player = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
-    let mut first = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let mut first = publish_clip(&url);
     player.wait_video(45, PATIENCE);
     first.stop(testkit::process::Signal::Kill).unwrap();
     let before = player.frames(Track::Video);
-    let _second = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _second = publish_clip(&url);
     player.wait_video(before + 90, PATIENCE);
     player.finish().unwrap();
     let mut tags = fixture::tags(&player.file());

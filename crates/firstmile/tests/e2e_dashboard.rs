@@ -8,7 +8,7 @@ use bytes::Bytes;
 use media::{Tag, Track};
 use rtmp::session::Intent;
 use testkit::browser::{Browser, Page};
-use testkit::client::FfmpegPublish;
+use testkit::client::{FfmpegPublish, publish_clip};
 use testkit::tungstenite::protocol::frame::coding::CloseCode;
 use testkit::tungstenite::{self, ClientRequestBuilder, Error, Message, WebSocket};
 use testkit::{Node, OwnClient, PATIENCE, Value, fixture, http, tempdir, wait_until};
@@ -52,7 +52,7 @@ fn other_clip(dir: &Path) -> std::path::PathBuf {
 fn a_feed_plays_on_its_card() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
     let url = studio.url(&studio.key("camera"));
-    let encoder = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let encoder = publish_clip(&url);
     studio.wait_feed("camera", "live");
     let browser = Browser::start().unwrap();
     let mut page = open(&browser, &studio);
@@ -118,7 +118,7 @@ fn cards_beyond_what_plays_show_their_keyframes() {
     for name in names {
         studio.json(&["feed", "add", name]);
         let url = studio.url(&studio.key(name));
-        encoders.push(FfmpegPublish::new(&fixture::clip(), &url).forever().start());
+        encoders.push(publish_clip(&url));
     }
     names.iter().for_each(|name| studio.wait_feed(name, "live"));
     let browser = Browser::start().unwrap();
@@ -181,7 +181,7 @@ fn what_the_browser_cannot_play_is_said_and_nothing_in_it_is_believed() {
     encoder.close();
 
     // And then one that it can play.
-    let _encoder = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _encoder = publish_clip(&url);
     page.wait("pictures", &format!("{PREVIEW}?.player?.stats.presented > 10"));
 }
 
@@ -280,7 +280,7 @@ fn a_viewer_ends_with_its_feed_and_with_the_studio() {
 fn a_viewer_that_takes_nothing_is_let_go() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
     let url = studio.url(&studio.key("camera"));
-    let _encoder = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _encoder = publish_clip(&url);
     studio.wait_feed("camera", "live");
     let mut socket = socket(&studio, "camera", None).unwrap();
     socket.send(Message::text(hello(&studio.token()))).unwrap();
@@ -293,7 +293,7 @@ fn a_viewer_that_takes_nothing_is_let_go() {
 fn ffprobe_reads_what_a_viewer_gets() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
     let url = studio.url(&studio.key("camera"));
-    let _encoder = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _encoder = publish_clip(&url);
     studio.wait_feed("camera", "live");
     let mut socket = socket(&studio, "camera", None).unwrap();
     socket

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use media::Track;
-use testkit::client::{FfmpegPublish, Speed, ffmpeg_play, rtmpdump_play};
+use testkit::client::{FfmpegPublish, Speed, ffmpeg_play, publish_clip, rtmpdump_play};
 use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_for, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
@@ -32,7 +32,7 @@ fn a_wrong_key_is_refused_and_the_feed_goes_on() {
     let key = studio.key("camera");
     let mut player = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &studio.url(&key)).forever().start();
+    let mut publisher = publish_clip(&studio.url(&key));
     player.wait_video(15, PATIENCE);
     let publication = studio.feed("camera").unwrap()["publication"].clone();
 
@@ -96,7 +96,7 @@ fn what_is_not_rtmp_is_closed_and_harms_nobody() {
     let mut player = ffmpeg_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     let url = studio.url(&studio.key("camera"));
-    let _publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _publisher = publish_clip(&url);
     player.wait_video(30, PATIENCE);
 }
 
@@ -249,7 +249,7 @@ fn one_identity_on_two_machines_is_seen() {
     let mut player = ffmpeg_play(&bystander.url("camera"));
     bystander.wait_players("camera", 1);
     let url = relay.url(&bystander.key("camera"));
-    let _publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _publisher = publish_clip(&url);
     player.wait_video(30, PATIENCE);
 }
 

@@ -5,18 +5,14 @@ use std::net::TcpStream;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use testkit::client::{FfmpegPublish, Publisher};
+use testkit::client::publish_clip;
 use testkit::hook::{Request, Reserved};
 use testkit::process::Signal;
 use testkit::tls::Authority;
-use testkit::{Node, PATIENCE, Value, fixture, http, schema, tempdir, wait_for};
+use testkit::{Node, PATIENCE, Value, http, schema, tempdir, wait_for};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 const SECRET: &str = "0123456789abcdef-secret";
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
 
 /// The events that a node lists, without a token.
 fn events(node: &Node, query: &str) -> Vec<Value> {
@@ -46,7 +42,7 @@ fn a_feeds_life_is_told_at_studio_and_relay() {
     wait_event(&relay, "studio_joined", 1);
     let key = studio.key("camera");
 
-    let first = publish(&relay.url(&key));
+    let first = publish_clip(&relay.url(&key));
     let live = wait_event(&studio, "live", 1);
     let words = text(&live);
     assert!(words.starts_with("camera is on air: H.264 "), "{words}");
@@ -59,7 +55,7 @@ fn a_feeds_life_is_told_at_studio_and_relay() {
 
     drop(first);
     wait_event(&studio, "lost", 1);
-    let _second = publish(&relay.url(&key));
+    let _second = publish_clip(&relay.url(&key));
     let back = wait_event(&studio, "recovered", 1);
     assert!(text(&back).starts_with("camera is live again after "), "{back}");
 
@@ -101,7 +97,7 @@ fn an_encoder_that_ends_its_stream_is_not_lost() {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     let url = relay.url(&studio.key("camera"));
-    let mut encoder = publish(&url);
+    let mut encoder = publish_clip(&url);
     wait_event(&studio, "live", 1);
     // ffmpeg says deleteStream then.
     encoder.stop(Signal::Interrupt).unwrap();
@@ -110,7 +106,7 @@ fn an_encoder_that_ends_its_stream_is_not_lost() {
         assert!(text(&ended).ends_with(" is off the air"), "{ended}");
         node.wait_feed("camera", "waiting");
     }
-    let _again = publish(&url);
+    let _again = publish_clip(&url);
     for node in [&studio, &relay] {
         wait_event(node, "live", 2);
         assert_eq!(events(node, "kind=lost"), [Value::Null; 0]);
@@ -120,7 +116,7 @@ fn an_encoder_that_ends_its_stream_is_not_lost() {
 #[test]
 fn no_event_of_a_studio_has_a_key() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
-    let _encoder = publish(&studio.url(&studio.key("camera")));
+    let _encoder = publish_clip(&studio.url(&studio.key("camera")));
     wait_event(&studio, "live", 1);
     studio.json(&["feed", "rotate", "camera"]);
     wait_event(&studio, "key_rotated", 1);
@@ -255,11 +251,11 @@ fn a_webhook_without_a_list_is_told_of_feeds_that_come_and_go() {
     let hooks = reserved.listen(&[]).unwrap();
     let studio = Node::studio(FIRSTMILE).config(&config).start().unwrap();
     let url = studio.url(&studio.key("camera"));
-    let first = publish(&url);
+    let first = publish_clip(&url);
     hooks.wait(1);
     drop(first);
     hooks.wait(2);
-    let _second = publish(&url);
+    let _second = publish_clip(&url);
     let told = hooks.wait(3);
     let kinds: Vec<_> = told.iter().map(|told| told["event"]["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["live", "lost", "recovered"]);
@@ -326,7 +322,7 @@ fn answers_are_what_the_api_says_of_itself() {
     // With nothing on air, and with all there is.
     assert!(assert_as_described(&relay) >= 8);
     studio.json(&["feed", "auth", "camera", "on"]);
-    let _encoder = publish(&relay.url(&studio.key("camera")));
+    let _encoder = publish_clip(&relay.url(&studio.key("camera")));
     let _player = testkit::client::ffmpeg_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     wait_event(&studio, "live", 1);

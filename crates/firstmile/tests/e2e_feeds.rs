@@ -1,7 +1,7 @@
 //! Feeds and their keys on running nodes, several studios and several relays.
 
 use media::Track;
-use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
+use testkit::client::{assert_refused, publish_clip, rtmpdump_play};
 use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
@@ -16,20 +16,9 @@ fn studio_of(relay: &Node) -> Node {
     studio
 }
 
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
-
 /// The stream key in the answer of `feed add` and `feed rotate`.
 fn key_in(answer: &Value) -> String {
     answer["publish"][0]["key"].as_str().unwrap_or_else(|| panic!("no key in {answer}")).to_owned()
-}
-
-#[track_caller]
-fn assert_refused(url: &str) {
-    let finished = publish(url).wait(PATIENCE).unwrap();
-    assert!(!finished.status.success(), "it was let in");
-    assert!(finished.stderr.contains("Server error"), "{}", finished.stderr);
 }
 
 #[track_caller]
@@ -44,7 +33,7 @@ fn adding_rotating_and_removing_takes_effect_at_once() {
     let studio = studio_of(&relay);
 
     let two = key_in(&studio.json(&["feed", "add", "two"]));
-    let mut publisher = publish(&relay.url(&two));
+    let mut publisher = publish_clip(&relay.url(&two));
     assert_plays(&studio, "two");
     let list = studio.json(&["feed", "list"]);
     let names: Vec<_> =
@@ -56,10 +45,10 @@ fn adding_rotating_and_removing_takes_effect_at_once() {
     let finished = publisher.wait(PATIENCE).unwrap();
     assert!(!finished.status.success(), "the old key's encoder was ended");
     assert_refused(&studio.url(&two));
-    let mut publisher = publish(&relay.url(&rotated));
+    let mut publisher = publish_clip(&relay.url(&rotated));
     assert_plays(&studio, "two");
 
-    let camera = publish(&relay.url(&studio.key("camera")));
+    let camera = publish_clip(&relay.url(&studio.key("camera")));
     assert_plays(&studio, "camera");
     let removed = studio.json(&["feed", "remove", "two"]);
     assert_eq!(removed["removed"], "two");
@@ -91,13 +80,13 @@ fn two_studios_on_one_relay_do_not_see_each_other() {
     let mut other = rtmpdump_play(&two.url("camera"));
     two.wait_players("camera", 1);
 
-    let _publisher = publish(&relay.url(&one.key("camera")));
+    let _publisher = publish_clip(&relay.url(&one.key("camera")));
     assert_plays(&one, "camera");
     assert_eq!(two.feed("camera").unwrap()["state"], "waiting");
     assert_eq!(other.frames(Track::Video), 0);
     assert!(other.is_running());
 
-    let _publisher = publish(&relay.url(&two.key("camera")));
+    let _publisher = publish_clip(&relay.url(&two.key("camera")));
     other.wait_video(30, PATIENCE);
     assert_eq!(one.feed("camera").unwrap()["state"], "live");
 }
@@ -112,11 +101,11 @@ fn the_newest_publication_wins_across_relays() {
     let mut player = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
 
-    let mut first = publish(&near.url(&key));
+    let mut first = publish_clip(&near.url(&key));
     player.wait_video(30, PATIENCE);
     let before = studio.feed("camera").unwrap()["publication"].clone();
 
-    let mut second = publish(&far.url(&key));
+    let mut second = publish_clip(&far.url(&key));
     wait_until("the second takes over", PATIENCE, || {
         studio.feed("camera").is_some_and(|feed| feed["publication"] != before)
     });
@@ -139,7 +128,7 @@ fn a_studio_rejoins_a_relay_that_was_restarted() {
     let url = relay.url(&studio.key("camera"));
     let mut player = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
-    let mut publisher = publish(&url);
+    let mut publisher = publish_clip(&url);
     player.wait_video(30, PATIENCE);
 
     let again = Node::relay(FIRSTMILE)
@@ -151,7 +140,7 @@ fn a_studio_rejoins_a_relay_that_was_restarted() {
     let before = player.frames(Track::Video);
     let _relay = again.start().unwrap();
     // As encoders do: it publishes again at once, before the studio is back.
-    let _publisher = publish(&url);
+    let _publisher = publish_clip(&url);
     player.wait_video(before + 60, PATIENCE);
     assert!(player.is_running(), "the player was held");
     studio.wait_links(1);

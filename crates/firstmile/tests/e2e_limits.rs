@@ -11,7 +11,7 @@ use firstmile::quic::Dialer;
 use media::{Tag, Track};
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
-use testkit::client::{FfmpegPublish, Speed, rtmpdump_play};
+use testkit::client::{FfmpegPublish, Speed, publish_clip, rtmpdump_play};
 use testkit::{Node, OwnClient, PATIENCE, Value, fixture, http, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
@@ -94,7 +94,7 @@ fn mute_sockets_lock_nobody_out() {
     let mut player = rtmpdump_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     let url = studio.url(&studio.key("camera"));
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let mut publisher = publish_clip(&url);
     player.wait_video(15, PATIENCE);
     let more: Vec<_> = (0..40).map(|_| mute(&studio)).collect();
     let before = player.frames(Track::Video);
@@ -241,7 +241,7 @@ fn a_bitrate_over_the_limit_ends_the_encoder_and_says_so() {
 fn a_publication_lasts_so_long_and_no_longer() {
     let studio = studio("[limits]\nmax_duration = \"2s\"\n");
     let url = studio.url(&studio.key("camera"));
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let mut publisher = publish_clip(&url);
     assert!(!publisher.wait(PATIENCE).unwrap().status.success());
     studio.wait_log("it was on air for 2s, the limit here");
     assert_eq!(hits(&studio, "duration"), 1);
@@ -356,7 +356,7 @@ fn floods_of_messages_and_commands_end_their_connection_only() {
         wait_hits(&studio, limit, 1);
     }
     let url = studio.url(&studio.key("camera"));
-    let mut honest = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let mut honest = publish_clip(&url);
     player.wait_video(30, PATIENCE);
     assert!(honest.is_running());
 }

@@ -1,14 +1,11 @@
 //! The link between studio and relay through outages, changes of address and restarts.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use media::{Role, Tag, Track};
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
+use testkit::live::{self, Live};
 use testkit::{Node, OwnClient, PATIENCE, UdpProxy, tempdir, wait_for, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
@@ -16,66 +13,14 @@ const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 const DELAY: Duration = Duration::from_millis(30);
 /// Between the network's return and media at a player: a fraction of it on an idle machine.
 const BACK: Duration = Duration::from_secs(2);
-const FRAME: Duration = Duration::from_millis(40);
-
-fn header() -> Tag {
-    Tag::new(Track::Video, 0, vec![0x17, 0, 0, 0, 0, 1, 0].into())
-}
-
-/// A picture with its number in it; a keyframe each second.
-fn frame(number: u32) -> Tag {
-    let mut body = vec![0; 20_000];
-    body[..2].copy_from_slice(&[if number.is_multiple_of(25) { 0x17 } else { 0x27 }, 1]);
-    body[6..10].copy_from_slice(&number.to_be_bytes());
-    Tag::new(Track::Video, i64::from(number) * 40, body.into())
-}
-
-fn number(tag: &Tag) -> Option<u32> {
-    let is_picture = tag.track == Track::Video && matches!(tag.role, Role::Keyframe | Role::Frame);
-    is_picture.then(|| u32::from_be_bytes(tag.body[6..10].try_into().unwrap()))
-}
-
-/// Publishes 4 Mb/s until it is dropped.
-struct Live {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<u32>>,
-}
-
-impl Live {
-    fn start(mut encoder: OwnClient) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_over = stop.clone();
-        let thread = thread::spawn(move || {
-            let started = Instant::now();
-            encoder.send(&header()).unwrap();
-            for number in 0.. {
-                if is_over.load(Ordering::Relaxed) {
-                    return number;
-                }
-                encoder.send(&frame(number)).unwrap();
-                // Acknowledgements are to be read, too.
-                encoder.read(Duration::from_millis(1)).unwrap();
-                thread::sleep((FRAME * number).saturating_sub(started.elapsed()));
-            }
-            unreachable!("it goes on for ever");
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().expect("it is taken here only").join();
-        assert!(ended.is_ok() || thread::panicking(), "the encoder saw something of it");
-    }
-}
+/// Bytes of a picture: 4 Mb/s.
+const PICTURE: usize = 20_000;
 
 /// The next picture's number.
 fn picture(player: &mut OwnClient) -> u32 {
     loop {
         if let Event::Tag(tag) = player.next_event()
-            && let Some(number) = number(&tag)
+            && let Some(number) = live::number(&tag)
         {
             return number;
         }
@@ -87,28 +32,22 @@ fn read_all(player: &mut OwnClient, wait: Duration) -> Option<u32> {
     let mut last = None;
     while let Ok(event) = player.event(wait) {
         if let Event::Tag(tag) = event.expect("the player stays") {
-            last = number(&tag).or(last);
+            last = live::number(&tag).or(last);
         }
     }
     last
-}
-
-/// The join link of a relay that is reached by way of another address.
-fn link_by(relay: &Node, address: SocketAddr) -> String {
-    let secure = relay.address("secure").to_string();
-    assert!(relay.join_link().contains(&secure));
-    relay.join_link().replace(&secure, &address.to_string())
 }
 
 /// Sends media through a network, harms it, and returns how long after `harm` media was back.
 fn survive(harm: impl FnOnce(&UdpProxy)) -> (Duration, Node) {
     let relay = Node::relay(FIRSTMILE).start().unwrap();
     let network = UdpProxy::start(relay.address("secure"), DELAY).unwrap();
-    let studio = Node::studio(FIRSTMILE).join(&link_by(&relay, network.address())).start().unwrap();
+    let studio =
+        Node::studio(FIRSTMILE).join(&relay.join_link_by(network.address())).start().unwrap();
     studio.wait_links(1);
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let encoder = OwnClient::ready(&relay.url(&studio.key("camera")), Intent::Publish);
-    let _live = Live::start(encoder);
+    let _live = Live::pictures(encoder, PICTURE);
     while picture(&mut player) < 75 {}
     let before = thread::scope(|scope| {
         let reading = scope.spawn(|| read_all(&mut player, Duration::from_secs(1)));
@@ -206,8 +145,8 @@ fn a_relay_that_was_killed_is_rejoined_at_once() {
     assert!(started.elapsed() < BACK);
     assert!(studio.log().contains("the peer was restarted"), "a reset told it");
     let mut encoder = OwnClient::ready(&relay.url(&studio.key("camera")), Intent::Publish);
-    encoder.send(&header()).unwrap();
-    encoder.send(&frame(0)).unwrap();
+    encoder.send(&live::header()).unwrap();
+    encoder.send(&live::picture(0, PICTURE)).unwrap();
     studio.wait_feed("camera", "live");
 }
 
@@ -230,8 +169,8 @@ fn an_encoder_is_let_in_after_a_restart_although_its_studio_is_away() {
 
     let relay = lasting.start();
     let mut encoder = OwnClient::ready(&camera, Intent::Publish);
-    encoder.send(&header()).unwrap();
-    encoder.send(&frame(0)).unwrap();
+    encoder.send(&live::header()).unwrap();
+    encoder.send(&live::picture(0, PICTURE)).unwrap();
     relay.wait_feed("camera", "live");
     let mut stranger = OwnClient::connect(&gone, Intent::Publish).unwrap();
     let answer = stranger.event(PATIENCE);
@@ -245,13 +184,14 @@ fn a_relay_that_stops_delivers_what_encoders_have_sent() {
     let mut lasting = Lasting::new();
     let relay = lasting.start();
     let network = UdpProxy::start(relay.address("secure"), 4 * DELAY).unwrap();
-    let studio = Node::studio(FIRSTMILE).join(&link_by(&relay, network.address())).start().unwrap();
+    let studio =
+        Node::studio(FIRSTMILE).join(&relay.join_link_by(network.address())).start().unwrap();
     lasting.wait_known("camera", true);
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let mut encoder = OwnClient::ready(&relay.url(&studio.key("camera")), Intent::Publish);
-    encoder.send(&header()).unwrap();
+    encoder.send(&live::header()).unwrap();
     for number in 0..100 {
-        encoder.send(&frame(number)).unwrap();
+        encoder.send(&live::picture(number, PICTURE)).unwrap();
         thread::sleep(Duration::from_millis(10));
     }
     // It leaves with that, so that nothing but the tags in flight holds up the relay.

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use testkit::client::{FfmpegPublish, ffmpeg_play_in};
+use testkit::client::{FfmpegPublish, Player, Publisher, ffmpeg_play_in};
 use testkit::frames::{Frames, assert_contiguous_run};
 use testkit::netns::{Lab, RELAY, ROUTER, STUDIO, within};
 use testkit::{Node, PATIENCE, fixture, wait_until};
@@ -12,13 +12,7 @@ use testkit::{Node, PATIENCE, fixture, wait_until};
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 fn start(lab: &Lab) -> (Node, Node) {
-    let relay = Node::relay(FIRSTMILE)
-        .in_namespace(&lab.namespace("relay"))
-        .public_host(&RELAY.to_string())
-        .rtmp("0.0.0.0:0")
-        .secure("0.0.0.0:0")
-        .start()
-        .unwrap();
+    let relay = lab.relay(FIRSTMILE).start().unwrap();
     let studio = Node::studio(FIRSTMILE)
         .in_namespace(&lab.namespace("studio"))
         .rtmp("0.0.0.0:0")
@@ -29,13 +23,19 @@ fn start(lab: &Lab) -> (Node, Node) {
     (relay, studio)
 }
 
-fn publish_url(relay: &Node, studio: &Node) -> String {
+/// A player in the studio, and an encoder at the relay.
+fn on_air(lab: &Lab, relay: &Node, studio: &Node) -> (Player, Publisher) {
+    let port = studio.address("rtmp").port();
+    let url = format!("rtmp://127.0.0.1:{port}/live/camera");
+    let player = ffmpeg_play_in(&url, Some(&lab.namespace("studio")));
+    studio.wait_players("camera", 1);
     let port = relay.address("rtmp").port();
-    format!("rtmp://{RELAY}:{port}/live/{}", studio.key("camera"))
-}
-
-fn play_url(studio: &Node) -> String {
-    format!("rtmp://127.0.0.1:{}/live/camera", studio.address("rtmp").port())
+    let url = format!("rtmp://{RELAY}:{port}/live/{}", studio.key("camera"));
+    let publisher = FfmpegPublish::new(&fixture::clip(), &url)
+        .in_namespace(&lab.namespace("encoder"))
+        .forever()
+        .start();
+    (player, publisher)
 }
 
 fn reaches(from: &str, to: Ipv4Addr, port: u16) -> bool {
@@ -55,13 +55,7 @@ fn a_feed_crosses_to_a_studio_behind_nat() {
         }
     }
 
-    let inside = lab.namespace("studio");
-    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
-    studio.wait_players("camera", 1);
-    let _publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
-        .in_namespace(&lab.namespace("encoder"))
-        .forever()
-        .start();
+    let (mut player, _publisher) = on_air(&lab, &relay, &studio);
     player.wait_frames(90, 60, PATIENCE);
     player.finish().unwrap();
     let (source, played) =
@@ -74,13 +68,7 @@ fn a_feed_crosses_to_a_studio_behind_nat() {
 fn a_studio_that_lost_its_network_comes_back_by_itself() {
     let Some(lab) = Lab::new_or_skip() else { return };
     let (relay, studio) = start(&lab);
-    let inside = lab.namespace("studio");
-    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
-    studio.wait_players("camera", 1);
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
-        .in_namespace(&lab.namespace("encoder"))
-        .forever()
-        .start();
+    let (mut player, mut publisher) = on_air(&lab, &relay, &studio);
     player.wait_video(45, PATIENCE);
 
     lab.set_link("router", false).unwrap();
@@ -100,13 +88,7 @@ fn a_studio_that_lost_its_network_comes_back_by_itself() {
 fn a_studio_goes_on_from_another_address() {
     let Some(lab) = Lab::new_or_skip() else { return };
     let (relay, studio) = start(&lab);
-    let inside = lab.namespace("studio");
-    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
-    studio.wait_players("camera", 1);
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
-        .in_namespace(&lab.namespace("encoder"))
-        .forever()
-        .start();
+    let (mut player, mut publisher) = on_air(&lab, &relay, &studio);
     player.wait_video(45, PATIENCE);
     for host in [3, 4] {
         lab.remove_studio_address().unwrap();
@@ -161,13 +143,7 @@ fn a_studio_whose_router_drops_udp_goes_by_tcp() {
     )
     .unwrap();
     let (relay, studio) = start(&lab);
-    let inside = lab.namespace("studio");
-    let mut player = ffmpeg_play_in(&play_url(&studio), Some(&inside));
-    studio.wait_players("camera", 1);
-    let mut publisher = FfmpegPublish::new(&fixture::clip(), &publish_url(&relay, &studio))
-        .in_namespace(&lab.namespace("encoder"))
-        .forever()
-        .start();
+    let (mut player, mut publisher) = on_air(&lab, &relay, &studio);
     player.wait_frames(90, 60, PATIENCE);
     let transport = || studio.status().unwrap()["links"][0]["transport"].clone();
     assert_eq!(transport(), "tcp");

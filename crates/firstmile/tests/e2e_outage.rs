@@ -154,13 +154,7 @@ impl Scene {
     #[track_caller]
     fn new_or_skip() -> Option<Self> {
         let lab = Lab::new_or_skip()?;
-        let relay = Node::relay(FIRSTMILE)
-            .in_namespace(&lab.namespace("relay"))
-            .public_host(&RELAY.to_string())
-            .rtmp("0.0.0.0:0")
-            .secure("0.0.0.0:0")
-            .start()
-            .unwrap();
+        let relay = lab.relay(FIRSTMILE).start().unwrap();
         let studio = Node::studio(FIRSTMILE)
             .in_namespace(&lab.namespace("studio"))
             .join(relay.join_link())

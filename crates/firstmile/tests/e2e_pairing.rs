@@ -1,7 +1,7 @@
 //! Relays that are joined and left, studios that are cut off, invites that are revoked: while all run.
 
-use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
-use testkit::{Node, PATIENCE, Value, fixture, http, wait_for, wait_until};
+use testkit::client::{assert_refused, publish_clip, rtmpdump_play};
+use testkit::{Node, PATIENCE, Value, http, wait_for, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -13,17 +13,6 @@ fn studio_of(relay: &Node) -> Node {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     studio
-}
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
-
-#[track_caller]
-fn assert_refused(url: &str) {
-    let finished = publish(url).wait(PATIENCE).unwrap();
-    assert!(!finished.status.success(), "it was let in");
-    assert!(finished.stderr.contains("Server error"), "{}", finished.stderr);
 }
 
 /// A call of the API with the token: status and JSON.
@@ -46,7 +35,7 @@ fn public_key(node: &Node) -> String {
 fn a_relay_is_joined_and_left_while_the_studio_runs() {
     let (near, far) = (relay(), relay());
     let studio = studio_of(&near);
-    let show = publish(&near.url(&studio.key("camera")));
+    let show = publish_clip(&near.url(&studio.key("camera")));
     studio.wait_feed("camera", "live");
 
     let link = format!(r#"{{"link":" {} \n"}}"#, far.join_link());
@@ -57,7 +46,7 @@ fn a_relay_is_joined_and_left_while_the_studio_runs() {
     assert_eq!(places.as_array().unwrap().len(), 3, "{places}");
     let name = studio.json(&["feed", "add", "roof"]);
     let roof = name["publish"][0]["key"].as_str().unwrap().to_owned();
-    let mut second = publish(&far.url(&roof));
+    let mut second = publish_clip(&far.url(&roof));
     rtmpdump_play(&studio.url("roof")).wait_video(30, PATIENCE);
 
     // The same link again changes nothing, and cuts nobody.
@@ -106,8 +95,8 @@ fn what_was_joined_and_left_is_so_after_a_restart() {
 fn a_studio_that_is_cut_off_comes_back_by_a_new_invite_only_and_others_are_unharmed() {
     let relay = relay();
     let (bad, good) = (studio_of(&relay), studio_of(&relay));
-    let mut evil = publish(&relay.url(&bad.key("camera")));
-    let mut fine = publish(&relay.url(&good.key("camera")));
+    let mut evil = publish_clip(&relay.url(&bad.key("camera")));
+    let mut fine = publish_clip(&relay.url(&good.key("camera")));
     bad.wait_feed("camera", "live");
     let mut player = rtmpdump_play(&good.url("camera"));
     player.wait_video(30, PATIENCE);
@@ -137,7 +126,7 @@ fn a_studio_that_is_cut_off_comes_back_by_a_new_invite_only_and_others_are_unhar
     let invite = relay.json(&["invite", "--uses", "1"]);
     bad.json(&["relays", "join", invite["join_link"].as_str().unwrap()]);
     bad.wait_links(1);
-    let _again = publish(&relay.url(&bad.key("camera")));
+    let _again = publish_clip(&relay.url(&bad.key("camera")));
     rtmpdump_play(&bad.url("camera")).wait_video(30, PATIENCE);
 
     assert!(fine.is_running() && player.is_running(), "the other was harmed");

@@ -2,19 +2,15 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use testkit::client::{FfmpegPublish, Publisher, rtmpdump_play};
-use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_until};
+use testkit::client::{publish_clip, rtmpdump_play};
+use testkit::{Node, PATIENCE, Value, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
 
 /// What an encoder reads that is refused, without what differs from run to run.
 #[track_caller]
 fn refusal(url: &str) -> String {
-    let finished = publish(url).wait(PATIENCE).unwrap();
+    let finished = publish_clip(url).wait(PATIENCE).unwrap();
     assert!(!finished.status.success(), "it was let in");
     let line = finished.stderr.lines().find(|line| line.contains("Server error"));
     let line = line.unwrap_or_else(|| panic!("not refused: {}", finished.stderr));
@@ -51,7 +47,7 @@ fn a_paused_key_is_cut_at_once_and_refused_like_an_unknown_one_until_resumed() {
     let key = studio.key("camera");
     for door in [&relay, &studio] {
         let url = door.url(&key);
-        let mut publisher = publish(&url);
+        let mut publisher = publish_clip(&url);
         studio.wait_feed("camera", "live");
         let answer = studio.json(&["feed", "pause", "camera"]);
         let started = Instant::now();
@@ -68,7 +64,7 @@ fn a_paused_key_is_cut_at_once_and_refused_like_an_unknown_one_until_resumed() {
         let answer = studio.json(&["feed", "resume", "camera"]);
         assert_eq!(answer["validity"]["paused"], false);
         assert_eq!(answer["publish"][0]["key"], key.as_str(), "the key stays");
-        let again = publish(&url);
+        let again = publish_clip(&url);
         rtmpdump_play(&studio.url("camera")).wait_video(30, PATIENCE);
         drop(again);
     }
@@ -80,7 +76,7 @@ fn a_paused_key_stays_paused_over_restarts_and_beside_others() {
     let (relay, studio) = pair();
     studio.json(&["feed", "add", "roof"]);
     studio.json(&["feed", "pause", "camera"]);
-    let _roof = publish(&relay.url(&studio.key("roof")));
+    let _roof = publish_clip(&relay.url(&studio.key("roof")));
     studio.wait_feed("roof", "live");
     assert_eq!(refusal(&relay.url(&studio.key("camera"))), refusal(&relay.url(&unknown())));
 
@@ -96,7 +92,7 @@ fn a_paused_key_stays_paused_over_restarts_and_beside_others() {
 fn an_expired_key_is_refused_like_an_unknown_one_and_a_running_show_goes_on() {
     let (relay, studio) = pair();
     let key = studio.key("camera");
-    let mut show = publish(&relay.url(&key));
+    let mut show = publish_clip(&relay.url(&key));
     studio.wait_feed("camera", "live");
     let end = until(&studio.json(&["feed", "limit", "camera", "--for", "2s"]));
     wait_for_second(end + 1);
@@ -112,7 +108,7 @@ fn an_expired_key_is_refused_like_an_unknown_one_and_a_running_show_goes_on() {
     drop(show);
     assert_eq!(refusal(&relay.url(&key)), refusal(&relay.url(&unknown())));
     studio.json(&["feed", "limit", "camera", "--never"]);
-    let _again = publish(&relay.url(&key));
+    let _again = publish_clip(&relay.url(&key));
     rtmpdump_play(&studio.url("camera")).wait_video(30, PATIENCE);
 }
 
@@ -134,7 +130,7 @@ fn a_relay_knows_the_end_of_a_key_while_the_studio_is_away_and_after_a_restart()
     studio.kill().unwrap();
     let is_early = SystemTime::now() < UNIX_EPOCH + Duration::from_secs(end - 2);
     if is_early {
-        let mut publisher = publish(&relay.url(&key));
+        let mut publisher = publish_clip(&relay.url(&key));
         wait_until("the encoder is let in without its studio", PATIENCE, || {
             relay.feed("camera").is_some_and(|feed| feed["state"] == "live")
         });
@@ -142,7 +138,7 @@ fn a_relay_knows_the_end_of_a_key_while_the_studio_is_away_and_after_a_restart()
     }
     wait_for_second(end + 1);
     assert_eq!(refusal(&relay.url(&key)), refusal(&relay.url(&unknown())));
-    let _roof = publish(&relay.url(&other));
+    let _roof = publish_clip(&relay.url(&other));
     wait_until("another key is as good as before", PATIENCE, || {
         relay.feed("roof").is_some_and(|feed| feed["state"] == "live")
     });
@@ -158,7 +154,7 @@ fn a_password_is_paused_and_limited_with_its_key() {
     let (user, password) = (auth["user"].as_str().unwrap(), auth["password"].as_str().unwrap());
     let url = |node: &Node| format!("rtmp://{user}:{password}@{}/auth/x", node.address("rtmp"));
     let is_let_in = |node: &Node| {
-        let mut publisher = publish(&url(node));
+        let mut publisher = publish_clip(&url(node));
         let mut is_live = false;
         wait_until("the encoder is let in or goes", PATIENCE, || {
             is_live = studio.feed("camera").is_some_and(|feed| feed["state"] == "live");

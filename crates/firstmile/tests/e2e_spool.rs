@@ -3,17 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use testkit::client::{FfmpegPublish, Publisher};
-use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_until};
+use testkit::client::publish_clip;
+use testkit::{Node, PATIENCE, Value, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// Media leaves the memory as soon as the live part has no use for it.
 const CONFIG: &str = "[spool]\nmemory = \"1s\"\ndisk = \"64 MiB\"\n";
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
 
 fn spool(relay: &Node) -> Value {
     relay.status().unwrap()["spool"].clone()
@@ -36,7 +32,7 @@ fn the_past_of_a_feed_goes_to_the_disk_while_its_studio_is_away() {
     let url = relay.url(&studio.key("camera"));
     studio.terminate().unwrap();
 
-    let encoder = publish(&url);
+    let encoder = publish_clip(&url);
     wait_until("tags are on the disk", PATIENCE, || spool(&relay)["disk_bytes"].as_u64() > Some(0));
     let feed = relay.feed("camera").unwrap();
     let at_least = |name: &str, seconds: f64| {
@@ -75,7 +71,7 @@ fn a_disk_that_cannot_be_written_is_an_alarm_and_the_feed_goes_on() {
     let relay = Node::relay(FIRSTMILE).data(data.path()).config(CONFIG).start().unwrap();
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
-    let _encoder = publish(&relay.url(&studio.key("camera")));
+    let _encoder = publish_clip(&relay.url(&studio.key("camera")));
     studio.wait_feed("camera", "live");
     wait_until("the alarm", PATIENCE, || {
         let alarms = relay.status().unwrap()["alarms"].to_string();

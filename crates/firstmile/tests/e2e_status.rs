@@ -7,8 +7,8 @@ use firstmile::control::Control;
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
 use firstmile::quic::Dialer;
-use testkit::client::{FfmpegPublish, rtmpdump_play};
-use testkit::{Node, PATIENCE, Value, fixture, tempdir, wait_until};
+use testkit::client::{publish_clip, rtmpdump_play};
+use testkit::{Node, PATIENCE, Value, tempdir, wait_until};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -30,7 +30,7 @@ fn what_the_dashboard_shows_is_printed() {
     let studio = Node::studio(FIRSTMILE).join(relay.join_link()).start().unwrap();
     studio.wait_links(1);
     let key = studio.key("camera");
-    let _encoder = FfmpegPublish::new(&fixture::clip(), &relay.url(&key)).forever().start();
+    let _encoder = publish_clip(&relay.url(&key));
     let mut player = rtmpdump_play(&studio.url("camera"));
     player.wait_video(60, PATIENCE);
     studio.json(&["feed", "add", "roof"]);
@@ -72,7 +72,7 @@ fn what_the_dashboard_shows_is_printed() {
 fn a_paused_encoders_problem_is_told_and_where_nothing_runs_it_is_said() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
     let key = studio.key("camera");
-    let _encoder = FfmpegPublish::new(&fixture::clip(), &studio.url(&key)).forever().start();
+    let _encoder = publish_clip(&studio.url(&key));
     studio.wait_feed("camera", "live");
     studio.json(&["feed", "limit", "camera", "--for", "1s"]);
     wait_until("the key's end is a problem", PATIENCE, || text(&studio).contains("  ! key: "));

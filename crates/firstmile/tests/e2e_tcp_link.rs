@@ -1,19 +1,16 @@
 //! Studios whose network blocks UDP: the link goes over TLS and TCP, on the port of the join link.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use firstmile::identity::Identity;
 use firstmile::join::JoinLink;
 use firstmile::tcp;
-use media::{Role, Tag, Track};
 use rtmp::session::Intent;
 use rtmp::session::client::Event;
 use testkit::client::{FfmpegPublish, rtmpdump_play};
 use testkit::frames::{Frames, assert_equal};
+use testkit::live::{self, Live};
 use testkit::tls::Client;
 use testkit::{
     Node, OwnClient, PATIENCE, Proxy, UdpProxy, fixture, http, tempdir, wait_for, wait_until,
@@ -21,7 +18,8 @@ use testkit::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
-const FRAME: Duration = Duration::from_millis(40);
+/// Bytes of a picture: 2 Mb/s.
+const PICTURE: usize = 10_000;
 /// Between the network's return and media at a player: a fraction of it on an idle machine.
 const BACK: Duration = Duration::from_secs(4);
 
@@ -39,79 +37,30 @@ impl House {
     }
 
     fn studio(&self, config: &str) -> Node {
-        let link = link_by(&self.relay, self.network.address());
+        let link = self.relay.join_link_by(self.network.address());
         let studio = Node::studio(FIRSTMILE).config(config).join(&link).start().unwrap();
         studio.wait_links(1);
         studio
     }
 }
 
-/// The join link of a relay that is reached by way of another address.
-fn link_by(relay: &Node, address: SocketAddr) -> String {
-    let secure = relay.address("secure").to_string();
-    assert!(relay.join_link().contains(&secure));
-    relay.join_link().replace(&secure, &address.to_string())
-}
-
 fn transport(node: &Node) -> String {
     node.status().unwrap()["links"][0]["transport"].as_str().unwrap().to_owned()
 }
 
-fn header() -> Tag {
-    Tag::new(Track::Video, 0, vec![0x17, 0, 0, 0, 0, 1, 0].into())
-}
-
-/// A picture with its number in it; a keyframe each second.
-fn frame(number: u32) -> Tag {
-    let mut body = vec![0; 10_000];
-    body[..2].copy_from_slice(&[if number.is_multiple_of(25) { 0x17 } else { 0x27 }, 1]);
-    body[6..10].copy_from_slice(&number.to_be_bytes());
-    Tag::new(Track::Video, i64::from(number) * 40, body.into())
-}
-
-/// Publishes 2 Mb/s until it is stopped; it must not notice anything.
-struct Live {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<u32>,
-}
-
-impl Live {
-    fn start(url: &str) -> Self {
-        let mut encoder = OwnClient::ready(url, Intent::Publish);
-        let stop = Arc::new(AtomicBool::new(false));
-        let is_over = stop.clone();
-        let thread = thread::spawn(move || {
-            let started = Instant::now();
-            encoder.send(&header()).unwrap();
-            for number in 0.. {
-                if is_over.load(Ordering::Relaxed) {
-                    return number;
-                }
-                encoder.send(&frame(number)).unwrap();
-                // Acknowledgements are to be read, too.
-                encoder.read(Duration::from_millis(1)).unwrap();
-                thread::sleep((FRAME * number).saturating_sub(started.elapsed()));
-            }
-            unreachable!("it goes on for ever");
-        });
-        Self { stop, thread }
-    }
-
-    /// Ends it; returns how many pictures it has sent.
-    fn stop(self) -> u32 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the encoder noticed nothing")
-    }
+/// An encoder at the relay.
+fn on_air(relay: &Node, studio: &Node) -> Live {
+    let client = OwnClient::ready(&relay.url(&studio.key("camera")), Intent::Publish);
+    Live::pictures(client, PICTURE)
 }
 
 /// The next picture's number.
 fn picture(player: &mut OwnClient) -> u32 {
     loop {
         if let Event::Tag(tag) = player.next_event()
-            && tag.track == Track::Video
-            && matches!(tag.role, Role::Keyframe | Role::Frame)
+            && let Some(number) = live::number(&tag)
         {
-            return u32::from_be_bytes(tag.body[6..10].try_into().unwrap());
+            return number;
         }
     }
 }
@@ -156,7 +105,7 @@ fn survive(harm: impl FnOnce(&Proxy, bool) + Copy) {
     let house = House::new();
     let studio = house.studio("[record]\nall = true\n");
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
-    let live = Live::start(&house.relay.url(&studio.key("camera")));
+    let live = on_air(&house.relay, &studio);
     while picture(&mut player) < 75 {}
     harm(&house.network, true);
     // The outage is what is tested.
@@ -209,9 +158,9 @@ fn a_relay_that_stops_delivers_what_encoders_have_sent() {
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
     let url = house.relay.url(&studio.key("camera"));
     let mut encoder = OwnClient::ready(&url, Intent::Publish);
-    encoder.send(&header()).unwrap();
+    encoder.send(&live::header()).unwrap();
     for number in 0..100 {
-        encoder.send(&frame(number)).unwrap();
+        encoder.send(&live::picture(number, PICTURE)).unwrap();
         thread::sleep(Duration::from_millis(10));
     }
     drop(encoder);
@@ -238,12 +187,12 @@ fn quic_is_taken_where_it_goes_unless_it_is_not_wanted() {
         assert_eq!(transport(&studio), expected, "{config}");
         let url = relay.url(&studio.key("camera"));
         let mut encoder = OwnClient::ready(&url, Intent::Publish);
-        encoder.send(&header()).unwrap();
-        encoder.send(&frame(0)).unwrap();
+        encoder.send(&live::header()).unwrap();
+        encoder.send(&live::picture(0, PICTURE)).unwrap();
         studio.wait_feed("camera", "live");
     }
     let house = House::new();
-    let link = link_by(&house.relay, house.network.address());
+    let link = house.relay.join_link_by(house.network.address());
     let config = "[backhaul]\ntransport = \"quic\"\n";
     let studio = Node::studio(FIRSTMILE).config(config).join(&link).start().unwrap();
     wait_until("it says why", PATIENCE, || {
@@ -262,7 +211,7 @@ fn the_link_moves_to_udp_without_a_loss_and_back_when_it_is_blocked() {
     let studio = house.studio("");
     assert_eq!(transport(&studio), "tcp");
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
-    let live = Live::start(&house.relay.url(&studio.key("camera")));
+    let live = on_air(&house.relay, &studio);
     let mut last = picture(&mut player);
     udp.pass(true, true);
     let started = Instant::now();
@@ -283,7 +232,7 @@ fn the_link_moves_to_udp_without_a_loss_and_back_when_it_is_blocked() {
     let started = Instant::now();
     while transport(&studio) != "tcp" {
         assert!(started.elapsed() < PATIENCE, "it stays with QUIC");
-        thread::sleep(FRAME);
+        thread::sleep(live::FRAME);
     }
     for _ in 0..100 {
         let next = picture(&mut player);
@@ -299,7 +248,7 @@ fn hostile_callers_on_the_port_of_studios_harm_nobody() {
     let house = House::new();
     let studio = house.studio("");
     let mut player = OwnClient::ready(&studio.url("camera"), Intent::Play);
-    let live = Live::start(&house.relay.url(&studio.key("camera")));
+    let live = on_air(&house.relay, &studio);
     let join: JoinLink = house.relay.join_link().parse().unwrap();
     let address = house.relay.address("secure");
     let before = house.relay.memory().0;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testkit::client::{
     FfmpegPublish, Player, Publisher, Speed, ffmpeg_play, gst_play, gst_publish, librtmp_publish,
-    rtmpdump_play,
+    publish_clip, rtmpdump_play,
 };
 use testkit::frames::{Frames, assert_equal};
 use testkit::tls::{Authority, Client};
@@ -357,7 +357,7 @@ fn fifty_mute_connections_stop_nobody() {
     let mut player = ffmpeg_play(&studio.url("camera"));
     studio.wait_players("camera", 1);
     let url = relay.tls_url("secure", &studio.key("camera"));
-    let _publisher = FfmpegPublish::new(&fixture::clip(), &url).forever().start();
+    let _publisher = publish_clip(&url);
     player.wait_video(30, PATIENCE);
     assert_eq!(relay.status().unwrap()["connections"], 51, "one table for all");
     drop((silent, halves));

@@ -146,6 +146,20 @@ impl FfmpegPublish {
     }
 }
 
+/// ffmpeg with the test clip, in real time, again and again.
+#[track_caller]
+pub fn publish_clip(url: &str) -> Publisher {
+    FfmpegPublish::new(&fixture::clip(), url).forever().start()
+}
+
+/// Sees that who publishes at a URL is turned away.
+#[track_caller]
+pub fn assert_refused(url: &str) {
+    let finished = publish_clip(url).wait(PATIENCE).unwrap();
+    assert!(!finished.status.success(), "it was let in");
+    assert!(finished.stderr.contains("Server error"), "{}", finished.stderr);
+}
+
 /// GStreamer's own RTMP (`rtmp2sink`): publishes an FLV file in real time.
 #[track_caller]
 pub fn gst_publish(input: &Path, url: &str) -> Publisher {

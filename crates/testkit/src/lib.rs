@@ -9,6 +9,7 @@
 //! - [`browser`]: Chromium, with pages to look at and to click on
 //! - [`hook`]: a receiver of webhooks
 //! - [`OwnClient`]: our own client, for what no real one does
+//! - [`live`]: one that goes on publishing, with pictures that can be told apart
 //! - [`schema`]: whether an answer is what an OpenAPI document says
 //! - [`script`]: a client that writes byte by byte what odd ones were seen to write
 //! - [`Proxy`]: a TCP connection that a test can cut or stall
@@ -30,6 +31,7 @@ pub mod fixture;
 pub mod frames;
 pub mod hook;
 pub mod http;
+pub mod live;
 #[cfg(target_os = "linux")]
 pub mod netns;
 mod node;

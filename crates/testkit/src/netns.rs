@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::find;
+use crate::{Launch, Node};
 
 /// The relay's address, which everybody reaches.
 pub const RELAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -108,6 +109,15 @@ impl Lab {
     /// The name of a host's namespace: `relay`, `encoder`, `router` or `studio`.
     pub fn namespace(&self, host: &str) -> String {
         format!("{}-{host}", self.prefix)
+    }
+
+    /// A relay at its address, to be started.
+    pub fn relay(&self, program: &str) -> Launch {
+        Node::relay(program)
+            .in_namespace(&self.namespace("relay"))
+            .public_host(&RELAY.to_string())
+            .rtmp("0.0.0.0:0")
+            .secure("0.0.0.0:0")
     }
 
     /// Adds nft rules to the router.

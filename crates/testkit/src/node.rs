@@ -270,6 +270,18 @@ impl Node {
         self.ready["join_link"].as_str().unwrap_or_else(|| panic!("no link in {}", self.ready))
     }
 
+    /// The join link of a relay that is reached by way of another address.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Node::join_link`].
+    #[track_caller]
+    pub fn join_link_by(&self, address: SocketAddr) -> String {
+        let secure = self.address("secure").to_string();
+        assert!(self.join_link().contains(&secure), "{} is not at {secure}", self.join_link());
+        self.join_link().replace(&secure, &address.to_string())
+    }
+
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data

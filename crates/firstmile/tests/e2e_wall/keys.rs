@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use testkit::browser::Page;
+use testkit::client::{assert_refused, publish_clip};
 use testkit::{Node, PATIENCE, Value, http, tempdir, wait_for};
 
-use super::{
-    FIRSTMILE, address, assert_content, assert_refused, codes, has, publish, scan, start_browser,
-    wait_text,
-};
+use super::{FIRSTMILE, address, assert_content, codes, has, scan, start_browser, wait_text};
 
 const SET_UP: &str = "Set up an encoder";
 
@@ -136,7 +134,7 @@ fn wait_card(page: &mut Page, state: &str) {
 fn a_new_key_and_a_pause_cut_the_encoder_and_the_panel_tells_of_it() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();
     let old = key(&studio);
-    let mut encoder = publish(&studio.url(&old));
+    let mut encoder = publish_clip(&studio.url(&old));
     let browser = start_browser();
     let mut page = browser.open(&address(&studio)).unwrap();
     wait_card(&mut page, "live");
@@ -155,7 +153,7 @@ fn a_new_key_and_a_pause_cut_the_encoder_and_the_panel_tells_of_it() {
     wait_text(&mut page, &new);
     assert!(!has(&mut page, secret(&old)));
     assert_refused(&studio.url(&old));
-    let mut encoder = publish(&studio.url(&new));
+    let mut encoder = publish_clip(&studio.url(&new));
     studio.wait_feed("camera", "live");
     wait_card(&mut page, "live");
 
@@ -167,7 +165,7 @@ fn a_new_key_and_a_pause_cut_the_encoder_and_the_panel_tells_of_it() {
     assert_refused(&studio.url(&new));
     page.click_button(".card", "Resume").unwrap();
     page.wait("a good key", "!document.querySelector('.card .key')");
-    let _encoder = publish(&studio.url(&new));
+    let _encoder = publish_clip(&studio.url(&new));
     studio.wait_feed("camera", "live");
     wait_card(&mut page, "live");
 

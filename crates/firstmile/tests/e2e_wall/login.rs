@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use testkit::browser::Page;
+use testkit::client::publish_clip;
 use testkit::{Node, PATIENCE, Value, http, wait_until};
 
-use super::{FIRSTMILE, publish, start_browser, wait_text};
+use super::{FIRSTMILE, start_browser, wait_text};
 
 const PASSWORD: &str = "a good password";
 
@@ -25,7 +26,7 @@ fn who_types_the_password_watches_until_they_log_out() {
         let line = page.lines().find_map(|line| line.strip_prefix("firstmile_preview_viewers "));
         line.expect("a figure").parse::<u64>().unwrap()
     };
-    let _encoder = publish(&studio.url(&studio.key("camera")));
+    let _encoder = publish_clip(&studio.url(&studio.key("camera")));
     studio.wait_feed("camera", "live");
     let browser = start_browser();
     let mut page = browser.open(&format!("http://{at}/")).unwrap();

@@ -14,25 +14,13 @@ mod recording;
 use std::path::Path;
 
 use testkit::browser::{Browser, Page, qr_codes};
-use testkit::client::{FfmpegPublish, Publisher};
-use testkit::{Node, PATIENCE, fixture, tempdir, wait_for};
+use testkit::{Node, PATIENCE, tempdir, wait_for};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
 /// The page's address, with the token of its owner.
 fn address(node: &Node) -> String {
     format!("http://{}/#token={}", node.address("http"), node.token())
-}
-
-fn publish(url: &str) -> Publisher {
-    FfmpegPublish::new(&fixture::clip(), url).forever().start()
-}
-
-#[track_caller]
-fn assert_refused(url: &str) {
-    let finished = publish(url).wait(PATIENCE).unwrap();
-    assert!(!finished.status.success(), "it was let in");
-    assert!(finished.stderr.contains("Server error"), "{}", finished.stderr);
 }
 
 #[track_caller]

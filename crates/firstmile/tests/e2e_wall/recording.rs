@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use testkit::client::publish_clip;
 use testkit::frames::{Frames, assert_contiguous_run};
 use testkit::{Node, PATIENCE, Value, fixture, http, tempdir, wait_for, wait_until};
 
-use super::{FIRSTMILE, address, assert_content, publish, start_browser};
+use super::{FIRSTMILE, address, assert_content, start_browser};
 
 /// How many frames ffprobe decodes of a file's first track of a kind.
 #[track_caller]
@@ -37,7 +38,7 @@ fn a_recording_is_made_downloaded_and_deleted_by_clicking() {
     let studio = Node::studio(FIRSTMILE).data(&data).config(config).start().unwrap();
     let api =
         |path: &str| http::get_json(studio.address("http"), path, Some(&studio.token())).unwrap();
-    let encoder = publish(&studio.url(&studio.key("camera")));
+    let encoder = publish_clip(&studio.url(&studio.key("camera")));
     let browser = start_browser();
     let mut page = browser.open(&address(&studio)).unwrap();
     let downloads = dir.path().join("downloads");
