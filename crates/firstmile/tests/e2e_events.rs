@@ -255,10 +255,12 @@ fn a_webhook_without_a_list_is_told_of_feeds_that_come_and_go() {
     hooks.wait(1);
     drop(first);
     hooks.wait(2);
-    let _second = publish_clip(&url);
+    let mut second = publish_clip(&url);
     let told = hooks.wait(3);
     let kinds: Vec<_> = told.iter().map(|told| told["event"]["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["live", "lost", "recovered"]);
+    second.stop(Signal::Interrupt).unwrap();
+    assert_eq!(hooks.wait(4)[3]["event"]["kind"], "ended");
     let ids: Vec<_> = told.iter().map(|told| told["event"]["id"].as_u64().unwrap()).collect();
     assert!(ids.is_sorted());
 }

@@ -66,6 +66,10 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 return Ok("the feed ended");
             }
             is_due = false;
+            if connection.is_flushed() && show.subscriber.has_news() {
+                // Nothing of what there was is for this player.
+                continue;
+            }
         }
         let is_writing = !connection.is_flushed();
         let stuck_at = connection.last_write() + limits.write_timeout;
@@ -77,11 +81,14 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         tokio::select! {
             // The socket first: mostly it is what is ready, and the others need not be asked.
             biased;
-            exchange = connection.exchange() => {
-                if exchange? == Exchange::Closed {
-                    return Ok("the player left");
+            exchange = connection.exchange() => match exchange? {
+                Exchange::Closed => return Ok("the player left"),
+                // Who talks all the time and takes nothing is stuck all the same.
+                Exchange::Read if is_writing && Instant::now() >= stuck_at => {
+                    return Err(Error::Stuck(limits.write_timeout));
                 }
-            }
+                Exchange::Read | Exchange::Wrote => {}
+            },
             () = show.subscriber.changed(), if !is_writing => is_due = true,
             () = &mut timer => {
                 is_due = true;

@@ -51,7 +51,7 @@ pub struct Webhook {
 }
 
 fn default_kinds() -> Vec<Kind> {
-    vec![Kind::Live, Kind::Weak, Kind::Lost, Kind::Recovered]
+    vec![Kind::Live, Kind::Weak, Kind::Lost, Kind::Recovered, Kind::Ended]
 }
 
 /// A hook in the status; nothing in it is secret.

@@ -267,15 +267,6 @@ impl Incoming {
         is_through || silence > LAST_TAGS
     }
 
-    /// Takes it off air as one that is over.
-    pub(super) fn finish(&mut self) {
-        if let Some((_, true)) = self.ended
-            && let Some(publisher) = self.publisher.take()
-        {
-            publisher.stop();
-        }
-    }
-
     pub(super) fn report(&mut self, report: &Report) {
         self.figures.encoder_growth_ms = report.encoder_growth_ms;
         self.figures.skipped = report.skipped;
@@ -294,5 +285,14 @@ impl Incoming {
         let ms = |share| at(share).map(|us| *us as f64 / 1_000.0);
         let relay_queue = ms(0.5).zip(ms(0.99)).map(|(p50, p99)| Spread { p50, p99 });
         Figures { relay_queue, ..self.figures }
+    }
+}
+
+/// However it is let go: an encoder that has ended its stream is not lost.
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let (Some((_, true)), Some(publisher)) = (self.ended, self.publisher.take()) {
+            publisher.stop();
+        }
     }
 }

@@ -419,9 +419,6 @@ impl Inbox {
             if is_over && incoming.was_on_air() && self.lines.may_say() {
                 info!(feed = incoming.name(), %publication, "off air");
             }
-            if is_over {
-                incoming.finish();
-            }
             !is_over
         });
     }
@@ -531,8 +528,8 @@ fn find(
 #[cfg(test)]
 mod tests {
     use backhaul::Subscribe;
-    use hub::Limits;
-    use media::{Tag, Track};
+    use hub::{Limits, State};
+    use media::{Tag, Track, TrackSet};
 
     use super::*;
 
@@ -642,6 +639,24 @@ mod tests {
         assert_eq!(feeds.0.publication(), Some(B));
         assert_eq!(first_tag(&inbox, 1), Some(A), "it is closed");
         assert_eq!(feeds.0.publication(), Some(B));
+    }
+
+    /// Its last tags are still on their way as the link is lost.
+    #[test]
+    fn an_encoder_that_has_ended_its_stream_is_not_lost_with_the_link() {
+        for (is_stopped, state) in [(true, State::Waiting), (false, State::Reconnecting)] {
+            let ((inbox, feeds), mut names) = (inbox(), 0);
+            announce(&inbox, &feeds, A, &mut names);
+            assert_eq!(first_tag(&inbox, 1), None);
+            let mut edges = TrackSet::default();
+            edges[Track::Audio] = Some(9);
+            let ended = Message::Ended(Ended { publication: A, edges, is_stopped });
+            assert!(inbox.message(ended, &feeds, &mut names).unwrap().is_none());
+            assert_eq!(feeds.0.publication(), Some(A), "it is not through");
+            inbox.lock().values_mut().for_each(Incoming::interrupt);
+            assert!(inbox.resume(&feeds, &mut names).is_empty());
+            assert_eq!(feeds.0.snapshot(Instant::now()).state, state);
+        }
     }
 
     /// A relay sends one publication of a feed: to ask for two is to lose the one on air.

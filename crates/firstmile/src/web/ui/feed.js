@@ -41,7 +41,7 @@ export function card(feed, points, links, ui, act) {
 
 function figures(feed) {
   if (!feed.publication) {
-    return h("p", { key: "figures", class: "quiet" }, feed.state === "waiting" ? "No encoder is here yet." : "Waiting for the encoder to come back.");
+    return h("p", { key: "figures", class: "quiet" }, feed.state === "waiting" ? "No encoder is here." : "Waiting for the encoder to come back.");
   }
   const { video, audio } = feed;
   const size = video?.width && video?.height ? `${video.width}×${video.height}` : "–";
