@@ -1,8 +1,10 @@
 //! The dashboard's password on the real binary, opened to the network.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
-use testkit::{Node, http};
+use testkit::tungstenite::{self, ClientRequestBuilder, Message};
+use testkit::{Node, PATIENCE, http};
 
 const FIRSTMILE: &str = env!("CARGO_BIN_EXE_firstmile");
 
@@ -53,4 +55,64 @@ fn a_dashboard_on_the_lan_shows_nothing_before_the_password_and_everything_after
         assert!(node.status().is_ok());
         assert!(!node.log().contains("a good password") && !node.log().contains("a bad password"));
     }
+}
+
+#[test]
+fn logging_out_ends_what_is_being_watched() {
+    let config = "http_password = \"a good password\"\n";
+    let studio = Node::studio(FIRSTMILE).http("0.0.0.0:0").config(config).start().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], studio.address("http").port()));
+    let origin = format!("http://{at}");
+    let log_in = || {
+        let headers = format!("Origin: {origin}\r\n");
+        let body = r#"{"password":"a good password"}"#;
+        let (_, head, _) = ask(at, "POST", "/api/v1/login", &headers, body);
+        let cookie = head.split_once("firstmile-session=").unwrap().1.split(';').next().unwrap();
+        format!("firstmile-session={cookie}")
+    };
+    let connect = || {
+        let stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let preview = |cookie: &str| {
+        let uri = format!("ws://{at}/api/v1/feeds/camera/preview").parse().unwrap();
+        let request = ClientRequestBuilder::new(uri).with_header("Origin", &origin);
+        let request = request.with_header("Cookie", cookie);
+        let mut socket = tungstenite::client(request, connect()).unwrap().0;
+        socket.send(Message::text(r#"{"mode": "full"}"#)).unwrap();
+        assert!(socket.read().unwrap().is_text(), "the feed is described");
+        socket
+    };
+    let (cookie, other) = (log_in(), log_in());
+    let (mut mine, mut others) = (preview(&cookie), preview(&other));
+    let mut events = connect();
+    let request = format!(
+        "GET /api/v1/events HTTP/1.1\r\nHost: {at}\r\nCookie: {cookie}\r\nAccept: \
+         text/event-stream\r\n\r\n"
+    );
+    events.write_all(request.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    events.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    let headers = format!("Origin: {origin}\r\nCookie: {cookie}\r\n");
+    assert_eq!(ask(at, "POST", "/api/v1/logout", &headers, "").0, 204);
+    let code = loop {
+        if let Message::Close(frame) = mine.read().expect("a close frame") {
+            break u16::from(frame.expect("a code").code);
+        }
+    };
+    assert_eq!(code, 4401);
+    // The last chunk of the stream.
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"\r\n0\r\n\r\n") {
+        let mut bytes = [0; 4_096];
+        let count = events.read(&mut bytes).unwrap();
+        assert!(count > 0, "it ends in order: {}", String::from_utf8_lossy(&rest));
+        rest.extend_from_slice(&bytes[..count]);
+    }
+    // Another browser's session goes on.
+    others.send(Message::Ping(Default::default())).unwrap();
+    while !others.read().expect("it is open").is_pong() {}
 }

@@ -84,7 +84,10 @@ pub(super) async fn guard(
     // From here on, a page that has logged in is as good as one that has the token.
     let is_alone = !request.headers().contains_key(header::AUTHORIZATION);
     let now = Instant::now();
-    if is_alone && context.sessions.has(request.method(), request.headers(), now) {
+    if is_alone
+        && let Some(session) = context.sessions.find(request.method(), request.headers(), now)
+    {
+        request.extensions_mut().insert(session);
         let bearer = format!("Bearer {}", context.token.expose());
         let bearer = bearer.parse().expect("a token is fit for a header");
         request.headers_mut().insert(header::AUTHORIZATION, bearer);

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use hyper::body::Frame;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::api::{ApiError, Shared, may_look};
+use super::sessions::Session;
 use crate::events::{Event, Events, Filter, Kind, Severity};
 
 /// Events in an answer if nobody says how many, and at most.
@@ -69,6 +70,7 @@ struct List {
 pub(super) async fn show(
     State(context): Shared,
     headers: HeaderMap,
+    session: Option<Extension<Session>>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     may_look(&context, &headers)?;
@@ -83,7 +85,9 @@ pub(super) async fn show(
         // What a browser sends by itself when it comes back.
         let last = text(header::HeaderName::from_static("last-event-id"));
         let last = last.and_then(|last| last.trim().parse().ok());
-        let start = Start { last, is_asked, life: context.public.then_some(PUBLIC_STREAM) };
+        let life = context.public.then_some(PUBLIC_STREAM);
+        let session = session.map(|Extension(session)| session);
+        let start = Start { last, is_asked, life, session };
         return stream(events, filter, start);
     }
     let newest = *events.newest().borrow();
@@ -157,6 +161,7 @@ struct Start {
     /// Whether the client asked for what was before.
     is_asked: bool,
     life: Option<Duration>,
+    session: Option<Session>,
 }
 
 /// Events as they happen, each to be read at once; a client that does not read loses its connection.
@@ -179,6 +184,7 @@ fn stream(events: &Events, filter: Filter, start: Start) -> Result<Response, Api
         tokio::select! {
             () = over.cancelled() => {}
             () = life => {}
+            () = Session::over(start.session.as_ref()) => {}
             // The connection is gone.
             () = pieces.closed() => {}
             () = follow(&events, filter, &start, &pieces) => {}

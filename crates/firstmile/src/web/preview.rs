@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use super::Context;
 use super::api::ApiError;
 use super::auth::has_token;
+use super::sessions::Session;
 use crate::egress::preview::{self, Full, Mode, Next, Viewer};
 
 /// Previews that have not shown the token yet: an honest one takes milliseconds.
@@ -55,7 +57,7 @@ enum Code {
     Away = 1001,
     /// The page does not do as described.
     Policy = 1008,
-    /// The token is wrong or was not sent in time.
+    /// The token is wrong or was not sent in time, or the session is over.
     Token = 4401,
     NotFound = 4404,
     /// Nothing was taken for some seconds.
@@ -77,6 +79,7 @@ pub(super) async fn show(
     State(context): State<Arc<Context>>,
     Path(name): Path<String>,
     headers: HeaderMap,
+    session: Option<Extension<Session>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let hint = "open it as a WebSocket, and send {\"token\": \"TOKEN\"} at once";
@@ -95,7 +98,13 @@ pub(super) async fn show(
         let admitted = admit(&mut socket, &context, name, is_owner).await;
         drop(place);
         let (end, viewer) = match admitted {
-            Ok(mut viewer) => (watch(&mut socket, &mut viewer).await, Some(viewer)),
+            Ok(mut viewer) => {
+                let end = tokio::select! {
+                    end = watch(&mut socket, &mut viewer) => end,
+                    () = Session::over(session.as_deref()) => (Code::Token, "the session is over"),
+                };
+                (end, Some(viewer))
+            }
             Err(refused) => (refused, None),
         };
         let (code, why) = end;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
+use tokio_util::sync::CancellationToken;
 
 use super::auth::is_own_origin;
 use crate::guests::network_of;
@@ -42,9 +43,28 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 struct State {
     /// By the hash of what is in the cookie: looking one up tells nothing about it.
-    open: HashMap<KeyHash, Instant>,
+    open: HashMap<KeyHash, Session>,
     guesses: HashMap<IpAddr, (Bucket, Instant)>,
     all: Bucket,
+}
+
+/// A browser's session; what it opened ends with it.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    until: Instant,
+    ended: CancellationToken,
+}
+
+impl Session {
+    /// Waits until a session is over: its browser has logged out, its time is up, or it made room.
+    /// Without one, for ever.
+    pub(super) async fn over(session: Option<&Self>) {
+        let Some(Self { until, ended }) = session else { return std::future::pending().await };
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = tokio::time::sleep_until((*until).into()) => {}
+        }
+    }
 }
 
 /// What came of an attempt to log in.
@@ -84,43 +104,47 @@ impl Sessions {
         }
         // Only what is wrong counts.
         state.guesses.remove(&network);
-        state.open.retain(|_, since| now.saturating_duration_since(*since) < LIFETIME);
+        state.open.retain(|_, session| now < session.until);
         while state.open.len() >= MAX_SESSIONS {
-            let oldest = state.open.iter().min_by_key(|(_, since)| **since).map(|(hash, _)| *hash);
-            state.open.remove(&oldest.expect("there is one"));
+            let oldest = state.open.iter().min_by_key(|(_, session)| session.until);
+            let oldest = *oldest.expect("there is one").0;
+            state.end(&oldest);
         }
         let secret = Secret::random();
-        state.open.insert(secret.session_hash(), now);
+        let session = Session { until: now + LIFETIME, ended: CancellationToken::new() };
+        state.open.insert(secret.session_hash(), session);
         Login::Open(cookie(secret.expose(), LIFETIME))
     }
 
     /// Ends the session of this cookie; returns what takes the cookie away.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> HeaderValue {
         for secret in cookies(headers) {
-            self.lock().open.remove(&secret.session_hash());
+            self.lock().end(&secret.session_hash());
         }
         cookie("", Duration::ZERO)
     }
 
-    /// Whether the request comes from a page of ours whose browser has logged in.
+    /// The session of a request that comes from a page of ours whose browser has logged in.
     ///
     /// Cookies come along whoever made the browser ask: what changes something needs an Origin that is
     /// ours, and nothing is answered that another origin asks for.
-    pub(super) fn has(&self, method: &Method, headers: &HeaderMap, now: Instant) -> bool {
-        if self.password.is_none() {
-            return false;
-        }
+    pub(super) fn find(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> Option<Session> {
+        // Without a password nobody has one.
+        self.password.as_ref()?;
         let is_safe = matches!(*method, Method::GET | Method::HEAD);
         let is_ours = match is_own_origin(headers) {
             Some(is_ours) => is_ours,
             None => is_safe && !is_cross_site(headers),
         };
         let state = self.lock();
-        let is_open = |secret: Secret| {
-            let since = state.open.get(&secret.session_hash());
-            since.is_some_and(|since| now.saturating_duration_since(*since) < LIFETIME)
-        };
-        is_ours && cookies(headers).any(is_open)
+        let open = |secret: Secret| state.open.get(&secret.session_hash());
+        let mut open = cookies(headers).filter_map(open).filter(|session| now < session.until);
+        open.next().filter(|_| is_ours).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,6 +153,12 @@ impl Sessions {
 }
 
 impl State {
+    fn end(&mut self, hash: &KeyHash) {
+        if let Some(session) = self.open.remove(hash) {
+            session.ended.cancel();
+        }
+    }
+
     fn may_guess(&mut self, network: IpAddr, now: Instant) -> bool {
         if !self.guesses.contains_key(&network) && self.guesses.len() >= MAX_NETWORKS {
             let oldest = self.guesses.iter().min_by_key(|(_, (_, at))| *at).map(|(ip, _)| *ip);
@@ -182,6 +212,10 @@ mod tests {
         headers
     }
 
+    fn has(sessions: &Sessions, method: &Method, headers: &HeaderMap, now: Instant) -> bool {
+        sessions.find(method, headers, now).is_some()
+    }
+
     fn log_in(sessions: &Sessions, now: Instant) -> String {
         match sessions.log_in("a good password", HERE, now) {
             Login::Open(cookie) => cookie.to_str().unwrap().split(';').next().unwrap().to_owned(),
@@ -194,34 +228,60 @@ mod tests {
         let (sessions, now) = sessions();
         let cookie = log_in(&sessions, now);
         let sent = headers(&[("cookie", &format!("a=b; {cookie}"))]);
-        assert!(sessions.has(&Method::GET, &sent, now));
-        assert!(!sessions.has(&Method::GET, &sent, now + LIFETIME));
-        assert!(!sessions.has(&Method::GET, &headers(&[]), now));
+        assert!(has(&sessions, &Method::GET, &sent, now));
+        assert!(!has(&sessions, &Method::GET, &sent, now + LIFETIME));
+        assert!(!has(&sessions, &Method::GET, &headers(&[]), now));
         let other = format!("{COOKIE}={}", Secret::random().expose());
-        assert!(!sessions.has(&Method::GET, &headers(&[("cookie", &other)]), now));
+        assert!(!has(&sessions, &Method::GET, &headers(&[("cookie", &other)]), now));
         let gone = sessions.log_out(&sent);
         assert!(gone.to_str().unwrap().contains("Max-Age=0"));
-        assert!(!sessions.has(&Method::GET, &sent, now));
+        assert!(!has(&sessions, &Method::GET, &sent, now));
+    }
+
+    #[tokio::test]
+    async fn what_a_session_opened_ends_with_it() {
+        let (sessions, now) = sessions();
+        let is_over = async |session: &Session| {
+            tokio::time::timeout(Duration::ZERO, Session::over(Some(session))).await.is_ok()
+        };
+        let mut opened = Vec::new();
+        for n in 0..MAX_SESSIONS as u64 {
+            let at = now + Duration::from_secs(n);
+            let sent = headers(&[("cookie", &log_in(&sessions, at))]);
+            opened.push((sessions.find(&Method::GET, &sent, at).unwrap(), sent));
+        }
+        assert!(!is_over(&opened[1].0).await);
+        sessions.log_out(&opened[1].1);
+        assert!(is_over(&opened[1].0).await, "its browser has logged out");
+        for _ in 0..2 {
+            log_in(&sessions, now + Duration::from_secs(3_600));
+        }
+        assert!(is_over(&opened[0].0).await, "it made room");
+        assert!(!is_over(&opened[2].0).await);
+        let old = Session { until: now, ..opened[2].0.clone() };
+        assert!(is_over(&old).await, "its day is over");
+        let without = tokio::time::timeout(Duration::from_millis(20), Session::over(None));
+        assert!(without.await.is_err());
     }
 
     #[test]
     fn another_sites_page_cannot_use_it() {
         let (sessions, now) = sessions();
         let cookie = log_in(&sessions, now);
-        let has = |method: Method, more: &[(&'static str, &str)]| {
+        let may = |method: Method, more: &[(&'static str, &str)]| {
             let base = [("cookie", cookie.as_str()), ("host", "10.0.0.2:8935")];
-            sessions.has(&method, &headers(&[&base[..], more].concat()), now)
+            has(&sessions, &method, &headers(&[&base[..], more].concat()), now)
         };
         let own = ("origin", "http://10.0.0.2:8935");
-        assert!(has(Method::GET, &[]) && has(Method::GET, &[own]) && has(Method::POST, &[own]));
-        assert!(has(Method::GET, &[("sec-fetch-site", "same-origin")]));
-        assert!(!has(Method::POST, &[]), "browsers name the origin of what changes something");
+        assert!(may(Method::GET, &[]) && may(Method::GET, &[own]) && may(Method::POST, &[own]));
+        assert!(may(Method::GET, &[("sec-fetch-site", "same-origin")]));
+        assert!(!may(Method::POST, &[]), "browsers name the origin of what changes something");
         for origin in ["http://evil.example", "http://10.0.0.2", "http://10.0.0.2:80", "null", ""] {
-            assert!(!has(Method::GET, &[("origin", origin)]), "{origin}");
-            assert!(!has(Method::PUT, &[("origin", origin)]), "{origin}");
+            assert!(!may(Method::GET, &[("origin", origin)]), "{origin}");
+            assert!(!may(Method::PUT, &[("origin", origin)]), "{origin}");
         }
         for site in ["cross-site", "same-site"] {
-            assert!(!has(Method::GET, &[("sec-fetch-site", site)]), "{site}");
+            assert!(!may(Method::GET, &[("sec-fetch-site", site)]), "{site}");
         }
     }
 
@@ -233,7 +293,7 @@ mod tests {
             log_in(&sessions, now + Duration::from_secs(n));
         }
         assert_eq!(sessions.lock().open.len(), MAX_SESSIONS);
-        assert!(!sessions.has(&Method::GET, &headers(&[("cookie", &first)]), now));
+        assert!(!has(&sessions, &Method::GET, &headers(&[("cookie", &first)]), now));
     }
 
     #[test]
