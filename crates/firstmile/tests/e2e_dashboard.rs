@@ -143,6 +143,35 @@ fn cards_beyond_what_plays_show_their_keyframes() {
     assert_eq!(code, 4429);
 }
 
+/// How many pictures the browser shows is made up here; all else is real.
+#[test]
+fn a_slow_browser_plays_fewer_and_later_tries_again() {
+    let studio = Node::studio(FIRSTMILE).start().unwrap();
+    studio.json(&["feed", "add", "roof"]);
+    let names = ["camera", "roof"];
+    let _encoders = names.map(|name| publish_clip(&studio.url(&studio.key(name))));
+    names.iter().for_each(|name| studio.wait_feed(name, "live"));
+    let browser = Browser::start().unwrap();
+    let mut page = open(&browser, &studio);
+    page.resize(1900, 4000).unwrap();
+    let all = "[...document.querySelectorAll('.screen')].map((screen) => screen.fmPreview)";
+    let of = |mode: &str| format!("{all}.filter((p) => p.player?.mode === '{mode}').length");
+    let patch = format!(
+        "window.shown = 5; {all}.forEach((p) => {{ p.second = () => p.player?.mode === 'picture' ? \
+         {{ got: 30, shown: window.shown }} : null; }})"
+    );
+    page.wait("both play", &format!("{} === 2", of("picture")));
+    page.eval(&patch).unwrap();
+    page.wait("one plays", &format!("{} === 1 && {} === 1", of("picture"), of("stills")));
+    page.eval(
+        "window.shown = 30; { const real = performance.now.bind(performance); performance.now = () \
+         => real() + 31_000; }",
+    )
+    .unwrap();
+    page.wait("both play again", &format!("{} === 2", of("picture")));
+    assert_eq!(page.complaints().unwrap(), Vec::<String>::new());
+}
+
 #[test]
 fn what_the_browser_cannot_play_is_said_and_nothing_in_it_is_believed() {
     let studio = Node::studio(FIRSTMILE).start().unwrap();

@@ -142,6 +142,8 @@ fn a_recording_becomes_a_file_that_is_downloaded_and_deleted() {
     let ticket: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(status, 200);
     let path = ticket["path"].as_str().unwrap();
+    let (status, head, _) = ask(&studio, &format!("HEAD {path}"), "");
+    assert!(status == 200 && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
     assert!(ask(&studio, &format!("GET {path}"), "").2 == bytes);
     assert_eq!(ask(&studio, &format!("GET {path}"), "").0, 401, "once");
     for other in ["files/0", "files/2", "files/../../x", "files/%2e%2e"] {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -96,13 +96,16 @@ pub(super) struct Shown {
 
 async fn download(
     context: Shared,
+    method: Method,
     mut headers: HeaderMap,
     Path((name, number)): Path<(String, usize)>,
     Query(Shown { ticket }): Query<Shown>,
 ) -> Result<Response, ApiError> {
     if let Some(ticket) = ticket {
         let file = (name.clone(), number);
-        if !context.0.tickets.redeem(&ticket, &file, Instant::now()) {
+        // Who asks how large it is comes again for the file.
+        let is_used = method != Method::HEAD;
+        if !context.0.tickets.show(&ticket, &file, is_used, Instant::now()) {
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "this way to the file was used before, or is too old",
@@ -251,11 +254,16 @@ impl Tickets {
         secret
     }
 
-    fn redeem(&self, secret: &str, file: &Place, now: Instant) -> bool {
+    /// Whether a ticket is good; if it is used, it is so for the last time.
+    fn show(&self, secret: &str, file: &Place, is_used: bool, now: Instant) -> bool {
         let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tickets.retain(|ticket| now.duration_since(ticket.issued) < TICKET_LIFE);
         let is_it = |ticket: &Ticket| ticket.secret.matches(secret) && ticket.file == *file;
-        tickets.iter().position(is_it).map(|at| tickets.remove(at)).is_some()
+        let Some(at) = tickets.iter().position(is_it) else { return false };
+        if is_used {
+            tickets.remove(at);
+        }
+        true
     }
 }
 
@@ -294,16 +302,18 @@ mod tests {
         let tickets = Tickets::default();
         let now = Instant::now();
         let file = ("aa".to_owned(), 1);
+        let redeem = |secret: &str, file: &Place, now| tickets.show(secret, file, true, now);
         let ticket = tickets.issue(file.clone(), now);
-        assert!(!tickets.redeem(ticket.expose(), &("aa".to_owned(), 2), now));
-        assert!(!tickets.redeem(ticket.expose(), &("bb".to_owned(), 1), now));
-        assert!(!tickets.redeem("", &file, now));
-        assert!(tickets.redeem(ticket.expose(), &file, now));
-        assert!(!tickets.redeem(ticket.expose(), &file, now), "once");
+        assert!(!redeem(ticket.expose(), &("aa".to_owned(), 2), now));
+        assert!(!redeem(ticket.expose(), &("bb".to_owned(), 1), now));
+        assert!(!redeem("", &file, now));
+        assert!(tickets.show(ticket.expose(), &file, false, now), "its size was asked for");
+        assert!(redeem(ticket.expose(), &file, now));
+        assert!(!redeem(ticket.expose(), &file, now), "once");
         let late = tickets.issue(file.clone(), now);
-        assert!(!tickets.redeem(late.expose(), &file, now + TICKET_LIFE));
+        assert!(!redeem(late.expose(), &file, now + TICKET_LIFE));
         let first = tickets.issue(file.clone(), now);
         (0..MAX_TICKETS).for_each(|_| drop(tickets.issue(file.clone(), now)));
-        assert!(!tickets.redeem(first.expose(), &file, now), "there is an end to them");
+        assert!(!redeem(first.expose(), &file, now), "there is an end to them");
     }
 }

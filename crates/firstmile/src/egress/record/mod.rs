@@ -35,6 +35,7 @@ mod writer;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -128,9 +129,16 @@ impl Recorder {
             return;
         }
         let (shared, settings) = (self.0.clone(), filer::Settings::of(record, on_air));
-        let filing = std::thread::Builder::new()
-            .name("files".into())
-            .spawn(move || filer::run(&shared, settings));
+        let filing = std::thread::Builder::new().name("files".into()).spawn(move || {
+            let run = AssertUnwindSafe(|| filer::run(&shared, settings));
+            // The journals go on, and the next start makes files of them.
+            if catch_unwind(run).is_err() {
+                let alarm = "no files are made of recordings any more, because of a fault in \
+                             firstmile: restart the studio when nothing is on air. Nothing is lost";
+                tracing::error!("{alarm}");
+                shared.lock().files_alarm = Some(alarm.into());
+            }
+        });
         match filing {
             Ok(handle) => *lock(&self.0.filer) = Some(handle),
             Err(error) => {

@@ -4,8 +4,11 @@ import { token } from "./api.js";
 import { h, plain } from "./dom.js";
 import { Player, canPlay } from "./player.js";
 
-// Most that play at full rate; the others show their keyframes. It is less where the browser is slow.
+// Most that play at full rate; the others show their keyframes. It is less where the browser is slow, and
+// after a while one more again: longer each time that was too much.
 const MOST_PLAYING = 4;
+const AGAIN_MS = 30_000;
+const LONGEST_AGAIN_MS = 600_000;
 // A browser that shows fewer than this of the pictures it gets, for so many seconds, is slow.
 const ENOUGH = 2 / 3;
 const SLOW_S = 3;
@@ -85,6 +88,7 @@ function sound(name) {
 
 let ticks = 0;
 let slow = { seconds: 0, since: performance.now() };
+let again = { at: 0, pause: AGAIN_MS };
 
 function tick() {
   for (const preview of previews.values()) preview.tick();
@@ -103,9 +107,17 @@ function measure() {
   const isSettled = performance.now() - slow.since > SETTLE_MS && !document.hidden;
   const isSlow = isSettled && playing > 1 && got > 10 && shown < got * ENOUGH;
   slow.seconds = isSlow ? slow.seconds + 1 : 0;
-  if (slow.seconds < SLOW_S) return;
-  most = playing - 1;
-  slow = { seconds: 0, since: performance.now() };
+  const now = performance.now();
+  if (slow.seconds >= SLOW_S) {
+    most = playing - 1;
+    again = { at: now + again.pause, pause: Math.min(2 * again.pause, LONGEST_AGAIN_MS) };
+  } else if (most < MOST_PLAYING && isSettled && !isSlow && now > again.at) {
+    most += 1;
+    again.at = now + again.pause;
+  } else {
+    return;
+  }
+  slow = { seconds: 0, since: now };
   plan();
 }
 

@@ -51,6 +51,27 @@ fn make(dir: &Path) -> RecordingInfo {
 }
 
 #[test]
+fn a_fault_of_the_thread_is_an_alarm_and_the_journal_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = record(dir.path());
+    let before = fs::read(&journal).unwrap();
+    let recorder = Recorder::open(dir.path(), 0);
+    recorder.make_files(&Record::default(), Arc::new(|_| panic!("as a fault would")));
+    let started = Instant::now();
+    let alarm = loop {
+        if let Some(alarm) = recorder.alarm() {
+            break alarm;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert!(alarm.starts_with("no files are made of recordings any more"), "{alarm}");
+    recorder.close();
+    assert_eq!(fs::read(&journal).unwrap(), before);
+    assert_eq!(make(dir.path()).tags, 102, "the next start");
+}
+
+#[test]
 fn a_crash_between_two_steps_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let journal = record(dir.path());
