@@ -53,11 +53,11 @@ pub enum NoPreview {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 enum Code {
-    /// The node stops, or the feed was removed.
+    /// The node stops, the feed was removed, or the browser's session is over.
     Away = 1001,
     /// The page does not do as described.
     Policy = 1008,
-    /// The token is wrong or was not sent in time, or the session is over.
+    /// The token is wrong or was not sent in time.
     Token = 4401,
     NotFound = 4404,
     /// Nothing was taken for some seconds.
@@ -101,7 +101,7 @@ pub(super) async fn show(
             Ok(mut viewer) => {
                 let end = tokio::select! {
                     end = watch(&mut socket, &mut viewer) => end,
-                    () = Session::over(session.as_deref()) => (Code::Token, "the session is over"),
+                    () = Session::over(session.as_deref()) => (Code::Away, "the session is over"),
                 };
                 (end, Some(viewer))
             }

@@ -63,6 +63,11 @@ fn who_types_the_password_watches_until_they_log_out() {
         "no question",
         "!document.querySelector('#token') && document.querySelector('.wall')",
     );
+    // The preview ended with the login, and is there again.
+    page.wait(
+        "pictures",
+        "document.querySelector('.screen')?.fmPreview.player?.stats.presented > 30",
+    );
 
     page.click_button(".top", "Log out").unwrap();
     wait_text(&mut page, "This page needs the password.");

@@ -17,6 +17,8 @@ export function setToken(token) {
 
 // What the program says of this browser: whether there is a password, and whether it was given.
 let session = { password: false, owner: false };
+// How often it let this browser in after it had shut it out, here or in another tab.
+let [admissions, isOut] = [0, false];
 
 /** Whether this page may see keys and change something, as far as it knows. */
 export function hasToken() {
@@ -58,6 +60,8 @@ export async function logOut() {
 }
 
 export const token = () => sessionStorage.getItem(STORED);
+/** Something else whenever this page may be let in where it was not before. */
+export const credentials = () => `${token() ?? ""} ${admissions}`;
 
 async function ask(method, path, body, more = {}) {
   const headers = { ...more.headers };
@@ -80,7 +84,16 @@ async function ask(method, path, body, more = {}) {
 
 const feed = (name) => `/api/v1/feeds/${encodeURIComponent(name)}`;
 
-export const status = async () => (await ask("GET", "/api/v1/status")).json();
+export async function status() {
+  try {
+    const answer = await (await ask("GET", "/api/v1/status")).json();
+    if (isOut) [admissions, isOut] = [admissions + 1, false];
+    return answer;
+  } catch (error) {
+    isOut ||= error.status === 401;
+    throw error;
+  }
+}
 export const addFeed = (name) => ask("POST", "/api/v1/feeds", { name });
 export const removeFeed = (name) => ask("DELETE", feed(name));
 export const rotate = (name) => ask("POST", `${feed(name)}/rotate`);

@@ -1,6 +1,6 @@
 // The cards' screens: picture, sound level, and who of them may play in full.
 
-import { token } from "./api.js";
+import { credentials, token } from "./api.js";
 import { h, plain } from "./dom.js";
 import { Player, canPlay } from "./player.js";
 
@@ -190,7 +190,7 @@ class Preview {
 
   /** Shows this much from now on: "full", "picture", "stills"; null for nothing. */
   want(mode) {
-    if (this.refused !== undefined && this.refused !== token()) this.refused = undefined;
+    if (this.refused !== undefined && this.refused !== credentials()) this.refused = undefined;
     if (mode === this.wanted && (this.socket || this.retry || this.refused || !mode)) return;
     this.wanted = mode;
     if (!mode) this.#close();
@@ -266,7 +266,7 @@ class Preview {
 
   #lost(code, reason) {
     this.#close();
-    if (code === 4401) this.refused = token();
+    if (code === 4401) this.refused = credentials();
     this.#say(code >= 4400 && reason ? `No preview: ${reason}.` : "The preview was lost, and is called again …");
     if (!this.wanted || this.refused !== undefined) return;
     const delay = RETRY_MS[Math.min(this.retries, RETRY_MS.length - 1)];
