@@ -43,12 +43,16 @@ impl When {
     /// How it is seen from `now`: `in 3 h 20 min`, or `12 min ago`.
     pub fn seen_from(self, now: SystemTime) -> String {
         let now = unix_seconds(now);
-        // Nobody counts the seconds of an hour, or the minutes of a week.
+        // Nobody counts the seconds of an hour, or the minutes of a week. The nearest is told: what was
+        // limited to 6 h a moment ago has 6 h to go, not 5 h 59 min.
         let span = |seconds: u64| match seconds {
             0..120 => format!("{seconds} s"),
-            120..7_200 => format!("{} min", seconds / 60),
-            7_200..172_800 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-            _ => format!("{} days", seconds / 86_400),
+            120..7_170 => format!("{} min", (seconds + 30) / 60),
+            7_170..172_770 => {
+                let minutes = (seconds + 30) / 60;
+                format!("{} h {} min", minutes / 60, minutes % 60)
+            }
+            _ => format!("{} days", (seconds + 43_200) / 86_400),
         };
         match self.0.checked_sub(now) {
             Some(left) => format!("in {}", span(left)),
@@ -218,8 +222,14 @@ mod tests {
         assert_eq!(When::after(SystemTime::now(), Duration::MAX), None);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
         assert_eq!(When(10_059).seen_from(now), "in 59 s");
-        assert_eq!(When(22_033).seen_from(now), "in 3 h 20 min");
-        assert_eq!(When(9_000).seen_from(now), "16 min ago");
+        assert_eq!(When(10_149).seen_from(now), "in 2 min");
+        assert_eq!(When(17_169).seen_from(now), "in 119 min");
+        assert_eq!(When(17_170).seen_from(now), "in 2 h 0 min");
+        assert_eq!(When(22_033).seen_from(now), "in 3 h 21 min");
+        assert_eq!(When(31_598).seen_from(now), "in 6 h 0 min");
+        assert_eq!(When(182_769).seen_from(now), "in 47 h 59 min");
+        assert_eq!(When(182_770).seen_from(now), "in 2 days");
+        assert_eq!(When(9_000).seen_from(now), "17 min ago");
     }
 
     #[test]
