@@ -42,8 +42,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const WARNINGS: f64 = 128.0;
 /// How often a studio is told how much this relay has to do.
 const LOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// How often it is looked whether a studio is heard.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A studio that is, or was, connected.
 #[derive(Debug)]
@@ -171,20 +169,15 @@ impl Node {
             studio.outbox = Some(control.0.clone());
         }
         let outbox = control.0.clone();
-        let listen = async {
-            let mut look = tokio::time::interval(LOOK_INTERVAL);
+        let tell_load = async {
             let mut load = tokio::time::interval(LOAD_INTERVAL);
             loop {
-                tokio::select! {
-                    _ = look.tick() => {
-                        link.silence();
-                    }
-                    _ = load.tick() => outbox.say(&Message::Load(Load { percent: self.load() })),
-                }
+                load.tick().await;
+                outbox.say(&Message::Load(Load { percent: self.load() }));
             }
         };
         stay.reason = tokio::select! {
-            () = listen => unreachable!("it has no end"),
+            () = tell_load => unreachable!("it has no end"),
             result = egress::run(&link, control, &peer, &self.spool, &lines) => match result {
                 Ok(()) => "it ended".to_owned(),
                 Err(error) => plain(&format!("{error:#}")),

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -20,13 +21,17 @@ use crate::link::Link;
 use crate::rate::Lines;
 use crate::spool::Spool;
 
-/// How often the link is looked after: its backlog, and a heartbeat while media flows, so that the
-/// peer can tell a dead link from a quiet one.
-const TICK: Duration = Duration::from_millis(100);
+/// After what time the link is looked after again: its backlog, and a heartbeat while media flows, so
+/// that the peer can tell a dead link from a quiet one. From the first on that is done beside what is
+/// sent, because a waking and a packet of its own cost more than it does; at the second, by itself.
+const TICK: [Duration; 2] = [Duration::from_millis(80), Duration::from_millis(120)];
+/// And while the link carries nothing: as often as keepalives come.
+const QUIET_TICK: Duration = Duration::from_millis(250);
 /// Ticks between the reports of figures.
 const REPORT_TICKS: u64 = 5;
-/// A link is acknowledged ten times a second while media flows: its heartbeats are. When nothing
-/// was acknowledged for this long, beside a round trip, it is given nothing more: what it has would
+/// A link is acknowledged ten times a second while media flows: its heartbeats are.
+const ACKNOWLEDGED: Duration = Duration::from_millis(100);
+/// When nothing was acknowledged for this long, beside a round trip, it is given nothing more: what it has would
 /// be sent again before what is live.
 const SILENCE: Duration = Duration::from_millis(250);
 /// When it was this long, what is late is skipped once the link is heard again.
@@ -54,6 +59,8 @@ pub(super) struct Pump {
     spool: Spool,
     started: Instant,
     ticks: u64,
+    /// When the next tick may be, and when it is.
+    next_tick: [Instant; 2],
     acknowledged: Acknowledged,
     lines: Lines,
 }
@@ -94,6 +101,7 @@ impl Pump {
             spool,
             started: now,
             ticks: 0,
+            next_tick: [now; 2],
             acknowledged: Acknowledged { count: 0, at: now, is_outage: false },
             lines,
         }
@@ -105,19 +113,27 @@ impl Pump {
     ///
     /// The reason why.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<()> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut timer = pin!(tokio::time::sleep_until(self.next_tick[1].into()));
         let bell = self.bell.clone();
         let mut rest_until = self.started;
         loop {
+            let [_, tick_at] = self.next_tick.map(tokio::time::Instant::from);
+            if timer.deadline() != tick_at {
+                // A new one: the old one's time would wake us up, were it only moved.
+                timer.set(tokio::time::sleep_until(tick_at));
+            }
             tokio::select! {
                 biased;
                 order = orders.recv() => self.obey(order.context("the link is over")?),
                 () = gathered(&bell, rest_until) => {
                     self.rung();
-                    rest_until = Instant::now() + GATHER;
+                    let now = Instant::now();
+                    rest_until = now + GATHER;
+                    if now >= self.next_tick[0] {
+                        self.tick();
+                    }
                 }
-                _ = tick.tick() => self.tick(),
+                () = &mut timer => self.tick(),
                 over = poll_fn(|cx| self.pass(cx)) => over?,
             }
         }
@@ -158,6 +174,7 @@ impl Pump {
     }
 
     fn subscribe(&mut self, subscribe: Subscribe) {
+        self.rouse();
         let Some(key) = self.keys.get(&subscribe.feed) else {
             // The feed was removed, or not taken: what the peer holds of it is over.
             return self.outbox.say(&ended(&subscribe));
@@ -189,6 +206,7 @@ impl Pump {
     }
 
     fn want(&mut self, want: Want) {
+        self.rouse();
         let key = self.keys.get(&want.feed);
         let outlet = key.and_then(|key| self.outlets.get(key));
         let live = outlet.and_then(|outlet| outlet.live.as_ref());
@@ -236,6 +254,16 @@ impl Pump {
         }
     }
 
+    /// Looks after the link at once if it was quiet until now.
+    fn rouse(&mut self) {
+        if self.backfill.is_idle() && self.outlets.values().all(|outlet| outlet.live.is_none()) {
+            let now = Instant::now();
+            self.next_tick = [now; 2];
+            // Nothing was sent that could have been acknowledged.
+            (self.acknowledged.at, self.acknowledged.is_outage) = (now, false);
+        }
+    }
+
     fn tick(&mut self) {
         self.ticks += 1;
         let is_report_due = self.ticks.is_multiple_of(REPORT_TICKS);
@@ -255,9 +283,13 @@ impl Pump {
             let clock = now.saturating_duration_since(self.started).as_micros() as u64;
             self.link.send_datagram(Datagram::Heartbeat(clock).encode());
         }
-        if is_live || !self.backfill.is_idle() {
+        let is_busy = is_live || !self.backfill.is_idle();
+        if is_busy {
             self.link.govern();
         }
+        // Whoever asks how long the peer was silent wants to know it as exactly as this.
+        self.link.silence();
+        self.next_tick = if is_busy { TICK } else { [QUIET_TICK; 2] }.map(|pause| now + pause);
     }
 
     /// Whether the link is silent: what it is given now waits in it. When it is heard again after
@@ -266,7 +298,7 @@ impl Pump {
         let limit = |limit| limit + self.link.rtt();
         let silence = now.saturating_duration_since(self.acknowledged.at);
         // Looking costs more than waiting for a while.
-        if silence > TICK {
+        if silence > ACKNOWLEDGED {
             let count = self.link.acknowledgements();
             if std::mem::replace(&mut self.acknowledged.count, count) != count {
                 self.acknowledged.at = now;
