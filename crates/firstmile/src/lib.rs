@@ -29,6 +29,7 @@ pub mod login;
 pub mod mp4;
 pub mod networks;
 mod node;
+pub mod parts;
 pub mod platform;
 pub mod quic;
 mod rate;

@@ -230,15 +230,56 @@ pub fn outward_v6() -> Option<Ipv6Addr> {
 
 /// The address from which packets to `peer` would leave this machine now; nothing is sent.
 pub fn address_towards(peer: SocketAddr) -> Option<IpAddr> {
-    let any: SocketAddr = match peer {
-        SocketAddr::V4(_) => ([0; 4], 0).into(),
-        SocketAddr::V6(_) => ([0; 16], 0).into(),
-    };
-    outward(any, peer)
+    AddressWatch::towards(peer).look()
+}
+
+/// Tells again and again from which address packets to a peer would leave this machine; nothing is sent.
+#[derive(Debug)]
+pub struct AddressWatch {
+    peer: SocketAddr,
+    /// The last look's, where the system lets it look again: another one costs more than the look.
+    socket: Option<UdpSocket>,
+}
+
+impl AddressWatch {
+    /// Nothing is looked at yet.
+    pub fn towards(peer: SocketAddr) -> Self {
+        Self { peer, socket: None }
+    }
+
+    /// The address now; `None` where no way leads to the peer.
+    pub fn look(&mut self) -> Option<IpAddr> {
+        let any: SocketAddr = match self.peer {
+            SocketAddr::V4(_) => ([0; 4], 0).into(),
+            SocketAddr::V6(_) => ([0; 16], 0).into(),
+        };
+        let before = self.socket.take().filter(disconnect);
+        let socket = before.map_or_else(|| UdpSocket::bind(any), Ok).ok()?;
+        let ip = source(&socket, self.peer);
+        self.socket = Some(socket);
+        ip
+    }
+}
+
+/// Lets a socket forget its peer, and with it the address that was chosen for it; whether that was done.
+#[cfg(target_os = "linux")]
+fn disconnect(socket: &UdpSocket) -> bool {
+    // connect(2): AF_UNSPEC.
+    rustix::net::connect_unspec(socket).is_ok()
+}
+
+/// Other systems keep the address.
+#[cfg(not(target_os = "linux"))]
+fn disconnect(_: &UdpSocket) -> bool {
+    false
 }
 
 fn outward(from: SocketAddr, to: SocketAddr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind(from).ok()?;
+    source(&UdpSocket::bind(from).ok()?, to)
+}
+
+/// The address that the system chooses for packets to a peer.
+fn source(socket: &UdpSocket, to: SocketAddr) -> Option<IpAddr> {
     socket.connect(to).ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
@@ -344,6 +385,15 @@ mod tests {
         let state = ("STATE_DIRECTORY", "/var/lib/firstmile:/var/lib/other");
         assert_eq!(dir(&[home, state]), Path::new("/var/lib/firstmile/studio"));
         assert_eq!(dir(&[]), Path::new("/var/lib/firstmile/studio"));
+    }
+
+    #[test]
+    fn an_address_is_looked_up_again_and_again() {
+        let peer: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let mut watch = AddressWatch::towards(peer);
+        for _ in 0..3 {
+            assert_eq!(watch.look(), Some(peer.ip()));
+        }
     }
 
     #[test]

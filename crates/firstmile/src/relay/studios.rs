@@ -8,6 +8,7 @@ use anyhow::Result;
 use backhaul::{
     Event, FeedKey, FeedProblem, Hello, Load, Login, Message, Refusal, Session, VERSION, Welcome,
 };
+use futures_util::FutureExt;
 use hub::{Cut, Feed};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::identity::PublicKey;
 use crate::limit::Limit;
 use crate::link::{Link, Transport};
 use crate::networks::Networks;
+use crate::parts::first_of;
 use crate::quic::Listener;
 use crate::rate::{Bucket, Lines};
 use crate::secret::Secret;
@@ -176,14 +178,12 @@ impl Node {
                 outbox.say(&Message::Load(Load { percent: self.load() }));
             }
         };
-        stay.reason = tokio::select! {
-            () = tell_load => unreachable!("it has no end"),
-            result = egress::run(&link, control, &peer, &self.spool, &lines) => match result {
-                Ok(()) => "it ended".to_owned(),
-                Err(error) => plain(&format!("{error:#}")),
-            },
-            reason = link.closed() => reason,
-        };
+        let egress = egress::run(&link, control, &peer, &self.spool, &lines);
+        let served = egress.map(|over| match over {
+            Ok(()) => "it ended".to_owned(),
+            Err(error) => plain(&format!("{error:#}")),
+        });
+        stay.reason = first_of([tell_load.boxed(), served.boxed(), link.closed().boxed()]).await;
     }
 
     /// Tells a caller why it may not come in.

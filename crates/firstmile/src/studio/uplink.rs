@@ -23,7 +23,7 @@ use crate::error::plain;
 use crate::ingest::backhaul::{FeedList, Feeds, Inbox};
 use crate::join::host_port;
 use crate::link::{Dialer, Link, Transport, Transports};
-use crate::platform;
+use crate::platform::AddressWatch;
 use crate::status::{LinkState, LinkStatus};
 use crate::store::JoinedRelay;
 
@@ -278,8 +278,8 @@ impl Uplink {
         let mut upgrade: Option<Upgrade<'a>> = None;
         let mut upgrade_pause = FIRST_UPGRADE;
         let mut upgrade_at = started + jittered(upgrade_pause);
-        let way = || platform::address_towards(link.remote_address());
-        let mut liveness = Liveness::new(started, link.received(), way());
+        let mut way = AddressWatch::towards(link.remote_address());
+        let mut liveness = Liveness::new(started, link.received(), way.look());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -337,7 +337,7 @@ impl Uplink {
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
-                    let need = liveness.look(now, link.received(), link.rtt(), way());
+                    let need = liveness.look(now, link.received(), link.rtt(), way.look());
                     if let Some(need) = need {
                         self.help(&link, need);
                     }

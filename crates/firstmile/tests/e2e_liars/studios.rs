@@ -15,7 +15,7 @@ use firstmile::link::{Dialer, Link, Transport};
 use firstmile::quic::Congestion;
 use firstmile::secret::Secret;
 use media::{PublicationId, Track, TrackSet};
-use testkit::script::media::{key, large_key};
+use testkit::script::media::{frame, key, large_key};
 use testkit::script::{Script, id};
 use testkit::{Node, PATIENCE, wait_for, wait_until};
 use tokio::runtime::Runtime;
@@ -320,6 +320,44 @@ fn send_datagrams_that_make_no_sense(house: &House) {
     });
     house.relay.wait_log("an integer is cut short");
     house.assert_unharmed(24 * MIB);
+}
+
+/// One that does not lie: the relay's heartbeats go beside media, and by themselves where there is none.
+#[test]
+fn heartbeats_come_with_media_and_without() {
+    let house = House::new();
+    let (link, mut control) = house.come();
+    let mut encoder = house.encoder();
+    let publication = link.1.block_on(announced(&mut control));
+    let mut clocks = Vec::new();
+    link.1.block_on(async {
+        control.session.send(&Message::Subscribe(subscribe(1, "mine", publication)));
+        control.flush().await.unwrap();
+        for is_fed in [true, false] {
+            let before = clocks.len();
+            let hear = async {
+                loop {
+                    let datagram = link.0.read_datagram().await.expect("the link stays");
+                    if let Datagram::Heartbeat(clock) = Datagram::decode(datagram).unwrap() {
+                        clocks.push(clock);
+                    }
+                }
+            };
+            let feed = async {
+                for number in (1..).take_while(|_| is_fed) {
+                    encoder.media(id::VIDEO, number * 33, &frame(1));
+                    tokio::time::sleep(Duration::from_millis(33)).await;
+                }
+            };
+            let both = async { tokio::join!(hear, feed) };
+            let _ = tokio::time::timeout(Duration::from_secs(3), both).await;
+            assert!(clocks.len() - before >= 12, "{is_fed}: {clocks:?}");
+        }
+    });
+    // The first one may follow the one before the subscription.
+    let gaps = clocks[1..].windows(2).map(|pair| pair[1] - pair[0]);
+    let least = gaps.min().expect("some");
+    assert!(least >= 80_000, "{least} µs");
 }
 
 #[test]

@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use backhaul::{Close, Datagram, Ended, Event, Message, Received, Subscribe, Want};
+use futures_util::FutureExt;
 use hub::Feed;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::control::Outbox;
 use crate::link::{Link, RecvStream, SendStream};
+use crate::parts::first_of;
 use crate::rate::{Bucket, Lines};
 use crate::spool::Spool;
 
@@ -68,12 +70,13 @@ pub async fn run(
 ) -> Result<()> {
     let (tell, orders) = mpsc::channel(ORDERS);
     let pump = Pump::new(link.clone(), outbox.clone(), spool.clone(), lines.clone());
-    tokio::select! {
-        over = outbox.write(&mut send) => over,
-        over = converse(&outbox, &mut receive, feeds, &tell, lines) => over,
-        over = hear_reports(link, &tell) => over,
-        over = pump.run(orders) => over,
-    }
+    first_of([
+        outbox.write(&mut send).boxed(),
+        converse(&outbox, &mut receive, feeds, &tell, lines).boxed(),
+        hear_reports(link, &tell).boxed(),
+        pump.run(orders).boxed(),
+    ])
+    .await
 }
 
 async fn converse(

@@ -1,5 +1,6 @@
 //! A relay's feeds: subscribed as they are announced, put in order, and put on air here.
 
+mod conversation;
 mod incoming;
 mod missing;
 mod tag_stream;
@@ -10,44 +11,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
-use backhaul::{
-    Announce, Close, Datagram, Ended, Event, FeedKey, Login, Message, Received, Report, Skip,
-    TagHeader,
-};
+use anyhow::{Result, bail};
+use backhaul::{Close, Ended, FeedKey, Login, Message, Received, Report, Skip, TagHeader};
 use bytes::Bytes;
 use hub::Feed;
 use media::PublicationId;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::info;
 
 use crate::control::Control;
 use crate::egress::record::{FeedRecorder, Source};
 use crate::link::{Link, RecvStream};
 use crate::rate::{Bucket, Lines};
 
+use conversation::Conversation;
 pub use incoming::Figures;
 use incoming::{Incoming, OffAir};
 use missing::Missing;
 use tag_stream::{Partial, TagStream};
 use way::Way;
 
-/// How often what was received is reported while media flows.
-const REPORT_INTERVAL: Duration = Duration::from_millis(25);
-/// How often the recorder is asked what it lacks.
-const WANT_INTERVAL: Duration = Duration::from_millis(500);
-/// How often publications that are over are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Publications that one relay may announce at a time; a studio has 256 feeds at most.
 const MAX_PUBLICATIONS: usize = 256;
-/// New publications that a relay may announce at once, and a second for longer.
+/// New publications that a relay may announce at once.
 const ANNOUNCES: f64 = 512.0;
-const ANNOUNCE_RATE: f64 = 16.0;
 /// Bytes of tags that may wait for others, of all of a relay's publications together.
 const MAX_HELD_BYTES: usize = 128 << 20;
-/// How long a relay may take to read what is said to it.
-const UNREAD: Duration = Duration::from_secs(10);
 /// A relay that has not said how much it has to do. No number on the wire is as high.
 const NO_LOAD: u64 = u64::MAX;
 /// Publications that were cut here and are remembered.
@@ -177,202 +166,9 @@ impl Inbox {
         *self.lock_way() = Way::default();
         self.load.store(NO_LOAD, Ordering::Relaxed);
         self.lock_missing().joined(Instant::now());
-        let over = self.converse(link, control, feeds).await;
+        let over = Conversation::new(self, feeds).run(link, control).await;
         self.lock().values_mut().for_each(Incoming::interrupt);
         over
-    }
-
-    async fn converse(
-        self: &Arc<Self>,
-        link: &Link,
-        mut control: Control,
-        feeds: &dyn Feeds,
-    ) -> Result<()> {
-        let mut list = feeds.list();
-        list.mark_changed();
-        let mut readers = JoinSet::new();
-        let partial = Partial::default();
-        let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
-        let mut next_subscription = 0;
-        let mut is_first = true;
-        let mut report_at = None;
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        let mut want = tokio::time::interval(WANT_INTERVAL);
-        loop {
-            let flushed = tokio::time::timeout(UNREAD, control.flush()).await;
-            flushed.context("the relay does not read what is said to it")??;
-            tokio::select! {
-                changed = list.changed() => {
-                    changed?;
-                    let list = list.borrow_and_update().clone();
-                    // How long a key is good is counted from when it is said.
-                    let keys = list.keys_at(SystemTime::now());
-                    control.session.send(&Message::Feeds(keys));
-                    control.session.send(&Message::Logins(list.logins.clone()));
-                    if std::mem::take(&mut is_first) {
-                        // After the feeds, so that the relay knows what is asked for.
-                        for message in self.resume(feeds, &mut next_subscription) {
-                            control.session.send(&message);
-                        }
-                    }
-                }
-                event = control.event() => {
-                    let Event::Message(message) = event? else {
-                        bail!("the peer began anew on an open session");
-                    };
-                    if let Some(answer) = self.message(message, feeds, &mut next_subscription)? {
-                        control.session.send(&answer);
-                    }
-                }
-                datagram = link.read_datagram() => {
-                    if let Datagram::Heartbeat(clock) = Datagram::decode(datagram?)? {
-                        self.lock_way().on_heartbeat(clock, link.rtt(), Instant::now());
-                    }
-                }
-                stream = link.accept_tags() => {
-                    let (inbox, stream) = (self.clone(), stream?);
-                    let (partial, lost) = (partial.clone(), lost.clone());
-                    readers.spawn(async move { inbox.read(stream, partial, lost).await });
-                }
-                Some(read) = readers.join_next() => read??,
-                Some((publication, why)) = lost_feeds.recv() => {
-                    if let Some(message) = self.give_up(publication, &why) {
-                        control.session.send(&message);
-                    }
-                }
-                () = self.received.notified(), if report_at.is_none() => {
-                    report_at = Some(Instant::now() + REPORT_INTERVAL);
-                }
-                () = sleep_until(report_at), if report_at.is_some() => {
-                    report_at = None;
-                    for report in self.take_reports() {
-                        link.send_datagram(Datagram::Received(report).encode());
-                    }
-                }
-                _ = sweep.tick() => self.sweep(),
-                _ = want.tick() => {
-                    if link.silence() > WANT_INTERVAL {
-                        self.lock_missing().unheard(Instant::now());
-                    }
-                    for message in self.want(feeds, &mut next_subscription) {
-                        control.session.send(&message);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Messages that ask for what was interrupted, as far as it is still wanted.
-    fn resume(&self, feeds: &dyn Feeds, next_subscription: &mut u64) -> Vec<Message> {
-        let mut publications = self.lock();
-        publications
-            .retain(|_, incoming| incoming.is_wanted() && feeds.feed(incoming.name()).is_some());
-        let resume = |incoming: &mut Incoming| {
-            let subscription = take_next(next_subscription);
-            incoming.resume(subscription);
-            incoming.subscribe(subscription, feeds.budget(incoming.name()))
-        };
-        publications.values_mut().map(resume).collect()
-    }
-
-    /// Does what the relay's message asks for; returns the answer.
-    fn message(
-        &self,
-        message: Message,
-        feeds: &dyn Feeds,
-        next_subscription: &mut u64,
-    ) -> Result<Option<Message>> {
-        match message {
-            Message::Announce(announce) => {
-                return self.announce(announce, feeds, next_subscription);
-            }
-            Message::Ended(ended) => self.ended(&ended),
-            Message::Skip(skip) => return self.skip(&skip),
-            Message::Report(report) => self.report(&report),
-            Message::Kept(kept) => {
-                let recorder = feeds.recorder(&kept.feed);
-                self.lock_missing().keeps(&kept, recorder.as_ref(), SystemTime::now());
-            }
-            Message::Answered(answered) => {
-                self.lock_missing().answered(&answered, &self.lines);
-            }
-            Message::FeedProblem(problem) => feeds.refused(&problem.name, &problem.text),
-            Message::Load(load) => self.load.store(load.percent, Ordering::Relaxed),
-            other => debug!(?other, "ignored"),
-        }
-        Ok(None)
-    }
-
-    fn announce(
-        &self,
-        announce: Announce,
-        feeds: &dyn Feeds,
-        next_subscription: &mut u64,
-    ) -> Result<Option<Message>> {
-        let Announce { feed: name, publication, age } = announce;
-        if self.lock_closed().contains(&publication) {
-            return Ok(Some(close(publication, "another encoder took over")));
-        }
-        let Some(feed) = feeds.feed(&name) else {
-            debug!(feed = name, "the relay announced a feed that is gone");
-            return Ok(None);
-        };
-        let mut publications = self.lock();
-        if publications.contains_key(&publication) {
-            return Ok(None);
-        }
-        if publications.len() >= MAX_PUBLICATIONS {
-            bail!("the relay announced more than {MAX_PUBLICATIONS} publications");
-        }
-        let mut announces = self.announces.lock().unwrap_or_else(PoisonError::into_inner);
-        if !announces.take(1.0, ANNOUNCE_RATE, ANNOUNCES, Instant::now()) {
-            bail!("the relay announced more than {ANNOUNCE_RATE} publications a second");
-        }
-        let recorder = feeds.recorder(&name);
-        let source = recorder.as_ref().and_then(|recorder| recorder.source(publication));
-        let is_ours = source.is_none_or(|source| source == *self.lock_missing().source());
-        if feed.publication() == Some(publication) || !is_ours {
-            if self.lines.may_say() {
-                warn!(feed = name, %publication, "the relay announced what comes from elsewhere");
-            }
-            return Ok(Some(close(publication, "it comes from elsewhere")));
-        }
-        let started = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        if !feeds.admits(&name, started) {
-            // The relay is too old to know until when keys are good, or does not care.
-            return Ok(Some(close(publication, "the stream key is not valid")));
-        }
-        let subscription = take_next(next_subscription);
-        let budget = feeds.budget(&name);
-        let mut incoming = Incoming::new(name, feed, publication, started, subscription);
-        incoming.record(recorder, self.lock_missing().source());
-        let message = incoming.subscribe(subscription, budget);
-        let of_feed = publications.values_mut().filter(|other| other.name() == incoming.name());
-        of_feed.for_each(Incoming::supersede);
-        publications.insert(publication, incoming);
-        Ok(Some(message))
-    }
-
-    /// Messages that ask for what the recorder lacks, as far as this relay may have it.
-    fn want(&self, feeds: &dyn Feeds, next_subscription: &mut u64) -> Vec<Message> {
-        let now = Instant::now();
-        let names: Vec<_> =
-            feeds.list().borrow().keys.iter().map(|feed| feed.name.clone()).collect();
-        let mut publications = self.lock();
-        let mut missing = self.lock_missing();
-        let mut messages = Vec::new();
-        for name in names {
-            let recorder = feeds.recorder(&name);
-            // Recording may have been switched meanwhile.
-            for incoming in publications.values_mut().filter(|incoming| incoming.name() == name) {
-                incoming.record(recorder.clone(), missing.source());
-            }
-            let Some(recorder) = recorder else { continue };
-            let mut live = |publication| publications.get_mut(&publication)?.settled_below(now);
-            let mut take_name = || take_next(next_subscription);
-            messages.extend(missing.ask(&name, &recorder, &mut live, &mut take_name, now));
-        }
-        messages
     }
 
     fn ended(&self, ended: &Ended) {
@@ -505,17 +301,6 @@ fn close(publication: PublicationId, text: &str) -> Message {
     Message::Close(Close { publication, text: text.to_owned() })
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at.into()).await;
-    }
-}
-
-fn take_next(counter: &mut u64) -> u64 {
-    *counter += 1;
-    *counter
-}
-
 fn find(
     publications: &mut HashMap<PublicationId, Incoming>,
     subscription: u64,
@@ -527,7 +312,7 @@ fn find(
 
 #[cfg(test)]
 mod tests {
-    use backhaul::Subscribe;
+    use backhaul::{Announce, Subscribe};
     use hub::{Limits, State};
     use media::{Tag, Track, TrackSet};
 
@@ -582,7 +367,8 @@ mod tests {
         let feeds = Expired(feeds, SystemTime::now() - minute);
         for (publication, age, is_good) in [(A, minute / 2, false), (B, 2 * minute, true)] {
             let announce = Announce { feed: "camera".into(), publication, age };
-            let answer = inbox.message(Message::Announce(announce), &feeds, &mut 0).unwrap();
+            let link = Conversation::new(&inbox, &feeds);
+            let answer = link.message(Message::Announce(announce)).unwrap();
             let subscribes = matches!(answer, Some(Message::Subscribe(_)));
             let closes = matches!(&answer, Some(Message::Close(close)) if close.publication == A);
             assert_eq!((subscribes, closes), (is_good, !is_good), "{answer:?}");
@@ -609,10 +395,10 @@ mod tests {
         fn refused(&self, _: &str, _: &str) {}
     }
 
-    fn announce(inbox: &Inbox, feeds: &OneFeed, publication: PublicationId, names: &mut u64) {
+    fn announce(link: &Conversation<'_>, publication: PublicationId) {
         let age = Duration::ZERO;
         let announce = Announce { feed: "camera".into(), publication, age };
-        let answer = inbox.message(Message::Announce(announce), feeds, names).unwrap();
+        let answer = link.message(Message::Announce(announce)).unwrap();
         assert!(matches!(answer, Some(Message::Subscribe(_))), "{answer:?}");
     }
 
@@ -625,16 +411,17 @@ mod tests {
         inbox.receive(subscription, &header, body).unwrap().map(|(publication, _)| publication)
     }
 
-    fn inbox() -> (Inbox, OneFeed) {
-        (Inbox::new(Source::Relay("relay".into())), OneFeed(Feed::new(Limits::default())))
+    fn inbox() -> (Arc<Inbox>, OneFeed) {
+        (Arc::new(Inbox::new(Source::Relay("relay".into()))), OneFeed(Feed::new(Limits::default())))
     }
 
     /// The first tag of an encoder that was replaced at once comes after that of its successor.
     #[test]
     fn what_was_replaced_before_it_began_does_not_take_over() {
-        let ((inbox, feeds), mut names) = (inbox(), 0);
-        announce(&inbox, &feeds, A, &mut names);
-        announce(&inbox, &feeds, B, &mut names);
+        let (inbox, feeds) = inbox();
+        let link = Conversation::new(&inbox, &feeds);
+        announce(&link, A);
+        announce(&link, B);
         assert_eq!(first_tag(&inbox, 2), None);
         assert_eq!(feeds.0.publication(), Some(B));
         assert_eq!(first_tag(&inbox, 1), Some(A), "it is closed");
@@ -645,16 +432,18 @@ mod tests {
     #[test]
     fn an_encoder_that_has_ended_its_stream_is_not_lost_with_the_link() {
         for (is_stopped, state) in [(true, State::Waiting), (false, State::Reconnecting)] {
-            let ((inbox, feeds), mut names) = (inbox(), 0);
-            announce(&inbox, &feeds, A, &mut names);
+            let (inbox, feeds) = inbox();
+            let link = Conversation::new(&inbox, &feeds);
+            announce(&link, A);
             assert_eq!(first_tag(&inbox, 1), None);
             let mut edges = TrackSet::default();
             edges[Track::Audio] = Some(9);
             let ended = Message::Ended(Ended { publication: A, edges, is_stopped });
-            assert!(inbox.message(ended, &feeds, &mut names).unwrap().is_none());
+            assert!(link.message(ended).unwrap().is_none());
             assert_eq!(feeds.0.publication(), Some(A), "it is not through");
             inbox.lock().values_mut().for_each(Incoming::interrupt);
-            assert!(inbox.resume(&feeds, &mut names).is_empty());
+            let next = Conversation::new(&inbox, &feeds);
+            assert!(next.resume().is_empty());
             assert_eq!(feeds.0.snapshot(Instant::now()).state, state);
         }
     }
@@ -663,11 +452,12 @@ mod tests {
     #[test]
     fn a_new_link_asks_for_the_latest_publication_of_a_feed() {
         for _ in 0..20 {
-            let ((inbox, feeds), mut names) = (inbox(), 0);
-            announce(&inbox, &feeds, A, &mut names);
-            announce(&inbox, &feeds, B, &mut names);
+            let (inbox, feeds) = inbox();
+            let link = Conversation::new(&inbox, &feeds);
+            announce(&link, A);
+            announce(&link, B);
             inbox.lock().values_mut().for_each(Incoming::interrupt);
-            let asked = inbox.resume(&feeds, &mut 0);
+            let asked = Conversation::new(&inbox, &feeds).resume();
             let [Message::Subscribe(Subscribe { publication, .. })] = &asked[..] else {
                 panic!("{asked:?}")
             };
