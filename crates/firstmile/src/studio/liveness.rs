@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 
 use crate::link::Received;
 
-/// How often a link is looked at.
+/// How often a link is looked at that may have fallen silent.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// After what time one is looked at again that is heard: from the first on when a heartbeat comes,
+/// because a waking of its own costs more than the look; at the second without.
+const HEARD: [Duration; 2] = [Duration::from_millis(60), Duration::from_millis(130)];
+/// And one with nothing on air.
+const QUIET: [Duration; 2] = [Duration::from_millis(60), Duration::from_millis(200)];
 /// Silence after which something is wrong: the relay says something ten times a second while it has
 /// media.
 const SILENT_WITH_MEDIA: Duration = Duration::from_millis(300);
@@ -60,8 +65,23 @@ impl Liveness {
         Self { received, heard: now, spoke: now, looked: now, rebound: now, way }
     }
 
+    /// When the next look may be made if a heartbeat comes, and when it is to be made.
+    pub(super) fn next_look(&self) -> [Instant; 2] {
+        let pauses = match (self.heard == self.looked, self.is_busy()) {
+            (false, _) => [LOOK_INTERVAL; 2],
+            (true, true) => HEARD,
+            (true, false) => QUIET,
+        };
+        pauses.map(|pause| self.looked + pause)
+    }
+
+    /// Whether the link had media when it was heard last.
+    fn is_busy(&self) -> bool {
+        self.heard.saturating_duration_since(self.spoke) < BUSY
+    }
+
     /// Looks at what has come until now, over a link of this round trip, and from where packets would
-    /// leave; call it every [`LOOK_INTERVAL`].
+    /// leave; call it when [`Self::next_look`] says.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -86,12 +106,11 @@ impl Liveness {
             return Some(Need::Moved(way));
         }
         let silence = self.silence(now);
-        let is_busy = self.heard.saturating_duration_since(self.spoke) < BUSY;
         let [least, most] = REBIND;
         // What the peer can make of the round trip is bounded, too.
         let answer = (rtt * ANSWER_ROUND_TRIPS).min(most);
         let pause = (silence / 10).clamp(least.max(answer), most);
-        if silence < if is_busy { SILENT_WITH_MEDIA } else { SILENT }.max(answer) {
+        if silence < if self.is_busy() { SILENT_WITH_MEDIA } else { SILENT }.max(answer) {
             return None;
         }
         if now.saturating_duration_since(self.rebound) < pause {
@@ -146,6 +165,24 @@ mod tests {
         assert!(pauses.is_sorted());
         assert_eq!(pauses.last(), Some(&20));
         assert_eq!(liveness.silence(now + 400 * LOOK_INTERVAL), 400 * LOOK_INTERVAL);
+    }
+
+    #[test]
+    fn a_link_that_is_heard_is_looked_at_when_heartbeats_come() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(start, Received::default(), HOME);
+        let mut pauses = |at: u64, received| {
+            let now = start + Duration::from_millis(at);
+            liveness.look(now, received, RTT, HOME);
+            liveness.next_look().map(|at| at - now)
+        };
+        let media = Received { packets: 1, frames: 1 };
+        assert_eq!(pauses(100, media), HEARD);
+        assert_eq!(pauses(230, media), [LOOK_INTERVAL; 2], "it may be silent");
+        for (look, at) in (1..).zip((300..=800).step_by(100)) {
+            let sign_of_life = Received { packets: 1 + look, frames: 1 };
+            assert_eq!(pauses(at, sign_of_life), if at < 600 { HEARD } else { QUIET }, "{at}");
+        }
     }
 
     #[test]

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backhaul::{Event, Hello, Refusal, Session, VERSION, Welcome};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::calls::{ATTEMPT, Calls, Over, RETRY};
-use super::liveness::{LOOK_INTERVAL, Liveness, Need};
+use super::liveness::{Liveness, Need};
 
 use crate::config::relay::region_text;
 use crate::control::Control;
@@ -280,9 +279,19 @@ impl Uplink {
         let mut upgrade_at = started + jittered(upgrade_pause);
         let mut way = AddressWatch::towards(link.remote_address());
         let mut liveness = Liveness::new(started, link.received(), way.look());
-        let mut look = tokio::time::interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut timer = pin!(tokio::time::sleep_until(started.into()));
         loop {
+            let [beat_from, look_at] = liveness.next_look();
+            if timer.deadline() != look_at.into() {
+                // A new one: the old one's time would wake us up, were it only moved.
+                timer.set(tokio::time::sleep_until(look_at.into()));
+            }
+            let look_is_due = async {
+                tokio::select! {
+                    () = &mut timer => {}
+                    () = self.inbox.heartbeat_from(beat_from) => {}
+                }
+            };
             tokio::select! {
                 over = &mut serving => {
                     let said = match over {
@@ -335,7 +344,7 @@ impl Uplink {
                 {
                     upgrade = Some(Box::pin(self.upgrade(dialer, studio, is_greeting)));
                 }
-                _ = look.tick() => {
+                () = look_is_due => {
                     let now = Instant::now();
                     let need = liveness.look(now, link.received(), link.rtt(), way.look());
                     if let Some(need) = need {

@@ -92,6 +92,7 @@ impl<'a> Conversation<'a> {
         loop {
             if let Datagram::Heartbeat(clock) = Datagram::decode(link.read_datagram().await?)? {
                 self.inbox.lock_way().on_heartbeat(clock, link.rtt(), Instant::now());
+                self.inbox.heartbeat.notify_one();
             }
         }
     }

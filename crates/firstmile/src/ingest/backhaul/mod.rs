@@ -102,6 +102,7 @@ pub struct Inbox {
     way: Mutex<Way>,
     missing: Mutex<Missing>,
     received: Notify,
+    heartbeat: Notify,
     announces: Mutex<Bucket>,
     /// How much the relay has to do in percent, as it says; [`NO_LOAD`] if it does not.
     load: AtomicU64,
@@ -118,6 +119,7 @@ impl Inbox {
             way: Mutex::default(),
             missing: Mutex::new(Missing::new(source)),
             received: Notify::new(),
+            heartbeat: Notify::new(),
             announces: Mutex::new(Bucket::full(ANNOUNCES, Instant::now())),
             load: AtomicU64::new(NO_LOAD),
             lines: Lines::default(),
@@ -145,6 +147,16 @@ impl Inbox {
     pub fn load(&self) -> Option<f64> {
         let percent = Some(self.load.load(Ordering::Relaxed)).filter(|load| *load != NO_LOAD)?;
         Some(percent.min(100) as f64 / 100.0)
+    }
+
+    /// Waits for a heartbeat of the relay that comes then or later. Cancel safe.
+    pub async fn heartbeat_from(&self, then: Instant) {
+        loop {
+            self.heartbeat.notified().await;
+            if Instant::now() >= then {
+                return;
+            }
+        }
     }
 
     /// Tags of a feed that came afterwards because its recording lacked them, since the start.
