@@ -1,6 +1,7 @@
 //! The control stream of a link: who says what on it is decided elsewhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use backhaul::{Event, Message, Session};
@@ -57,8 +58,12 @@ impl Control {
 
     /// Parts what is read from what is said, so that neither waits for the other.
     pub fn split(self) -> (Outbox, SendStream, RecvStream) {
-        let session = Mutex::new(self.session);
-        let shared = Shared { session, said: Notify::new(), overrun: Notify::new() };
+        let shared = Shared {
+            session: Mutex::new(self.session),
+            said: Notify::new(),
+            taken: Notify::new(),
+            overrun: Notify::new(),
+        };
         (Outbox(Arc::new(shared)), self.send, self.receive)
     }
 }
@@ -71,20 +76,32 @@ pub struct Outbox(Arc<Shared>);
 struct Shared {
     session: Mutex<Session>,
     said: Notify,
+    /// Told when nothing waits any longer.
+    taken: Notify,
     /// Told when more waits than may.
     overrun: Notify,
 }
 
 impl Outbox {
-    /// Says something; without effect once the session is over.
+    /// Says something; without effect once the session is over, or so much waits that it will be.
     pub fn say(&self, message: &Message) {
         let mut session = self.session();
-        session.send(message);
+        if session.unsent() <= MAX_UNSENT {
+            session.send(message);
+        }
         let is_overrun = session.unsent() > MAX_UNSENT;
         drop(session);
         self.0.said.notify_one();
         if is_overrun {
             self.0.overrun.notify_one();
+        }
+    }
+
+    /// Waits until what was said is on its way, so that the next word can be the latest. For one caller at
+    /// a time.
+    pub async fn taken(&self) {
+        while self.session().unsent() > 0 {
+            self.0.taken.notified().await;
         }
     }
 
@@ -108,10 +125,12 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// If the link is lost, or the peer reads nothing of it.
-    pub async fn write(&self, send: &mut SendStream) -> Result<()> {
+    /// If the link is lost, or the peer reads nothing of it: for `patience`, if there is one, or until too
+    /// much waits.
+    pub async fn write(&self, send: &mut SendStream, patience: Option<Duration>) -> Result<()> {
         loop {
             let output = self.session().take_output();
+            self.0.taken.notify_one();
             if output.is_empty() {
                 self.0.said.notified().await;
                 continue;
@@ -121,13 +140,22 @@ impl Outbox {
             }
             // More may be said while the peer takes nothing.
             tokio::select! {
+                biased;
                 written = send.write_chunk(output) => written?,
                 () = self.0.overrun.notified() => bail!(UNREAD),
+                () = pass(patience) => bail!(UNREAD),
             }
         }
     }
 
     fn session(&self) -> MutexGuard<'_, Session> {
         self.0.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn pass(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -394,6 +394,11 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(watch.look(), Some(peer.ip()));
         }
+        // As if the way to the peer were another one now: 198.51.100.0/24 is routed like any address.
+        let elsewhere: SocketAddr = "198.51.100.1:9".parse().unwrap();
+        watch.peer = elsewhere;
+        assert_eq!(watch.look(), address_towards(elsewhere));
+        assert_eq!(watch.look(), address_towards(elsewhere));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use anyhow::Result;
 use backhaul::{
     Event, FeedKey, FeedProblem, Hello, Load, Login, Message, Refusal, Session, VERSION, Welcome,
 };
-use futures_util::FutureExt;
 use hub::{Cut, Feed};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,6 @@ use crate::identity::PublicKey;
 use crate::limit::Limit;
 use crate::link::{Link, Transport};
 use crate::networks::Networks;
-use crate::parts::first_of;
 use crate::quic::Listener;
 use crate::rate::{Bucket, Lines};
 use crate::secret::Secret;
@@ -42,7 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What a studio is told at once of others that claim its keys or users: one for each feed, and again;
 /// then one a second. It goes before media.
 const WARNINGS: f64 = 128.0;
-/// How often a studio is told how much this relay has to do.
+/// How often studios are told how much this relay has to do.
 const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A studio that is, or was, connected.
@@ -70,6 +68,7 @@ impl Node {
         shutdown: CancellationToken,
     ) {
         let mut sweep = tokio::time::interval(Duration::from_secs(60));
+        let mut load = tokio::time::interval(LOAD_INTERVAL);
         let guests = Guests::new(Bounds {
             connections: usize::MAX,
             guests: MAX_CALLERS,
@@ -81,6 +80,13 @@ impl Node {
                 () = shutdown.cancelled() => return,
                 _ = sweep.tick() => {
                     self.sweep();
+                    continue;
+                }
+                _ = load.tick() => {
+                    let load = Message::Load(Load { percent: self.load() });
+                    let studios = self.lock_studios();
+                    let outboxes = studios.values().filter_map(|studio| studio.outbox.as_ref());
+                    outboxes.for_each(|outbox| outbox.say(&load));
                     continue;
                 }
                 Some((link, guest)) = tcp.recv() => {
@@ -170,20 +176,12 @@ impl Node {
         if let Some(studio) = self.lock_studios().get_mut(&link.peer()) {
             studio.outbox = Some(control.0.clone());
         }
-        let outbox = control.0.clone();
-        let tell_load = async {
-            let mut load = tokio::time::interval(LOAD_INTERVAL);
-            loop {
-                load.tick().await;
-                outbox.say(&Message::Load(Load { percent: self.load() }));
-            }
-        };
-        let egress = egress::run(&link, control, &peer, &self.spool, &lines);
-        let served = egress.map(|over| match over {
+        control.0.say(&Message::Load(Load { percent: self.load() }));
+        let over = egress::run(&link, control, &peer, &self.spool, &lines).await;
+        stay.reason = link.close_reason().unwrap_or_else(|| match over {
             Ok(()) => "it ended".to_owned(),
             Err(error) => plain(&format!("{error:#}")),
         });
-        stay.reason = first_of([tell_load.boxed(), served.boxed(), link.closed().boxed()]).await;
     }
 
     /// Tells a caller why it may not come in.

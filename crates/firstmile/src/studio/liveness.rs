@@ -45,6 +45,8 @@ pub(super) struct Liveness {
     spoke: Instant,
     looked: Instant,
     rebound: Instant,
+    /// How long the relay may take to answer on a new path.
+    answer: Duration,
     way: Option<IpAddr>,
 }
 
@@ -62,17 +64,23 @@ pub(super) enum Need {
 impl Liveness {
     /// A link that was heard just now, over packets from this address.
     pub(super) fn new(now: Instant, received: Received, way: Option<IpAddr>) -> Self {
-        Self { received, heard: now, spoke: now, looked: now, rebound: now, way }
+        let answer = Duration::ZERO;
+        Self { received, heard: now, spoke: now, looked: now, rebound: now, answer, way }
     }
 
     /// When the next look may be made if a heartbeat comes, and when it is to be made.
     pub(super) fn next_look(&self) -> [Instant; 2] {
-        let pauses = match (self.heard == self.looked, self.is_busy()) {
-            (false, _) => [LOOK_INTERVAL; 2],
-            (true, true) => HEARD,
-            (true, false) => QUIET,
-        };
-        pauses.map(|pause| self.looked + pause)
+        if self.heard != self.looked {
+            let next = self.looked + LOOK_INTERVAL;
+            let silent = self.heard + self.patience();
+            return [if silent > self.looked { next.min(silent) } else { next }; 2];
+        }
+        if self.is_busy() { HEARD } else { QUIET }.map(|pause| self.looked + pause)
+    }
+
+    /// How long nothing may come until something is wrong.
+    fn patience(&self) -> Duration {
+        if self.is_busy() { SILENT_WITH_MEDIA } else { SILENT }.max(self.answer)
     }
 
     /// Whether the link had media when it was heard last.
@@ -108,9 +116,9 @@ impl Liveness {
         let silence = self.silence(now);
         let [least, most] = REBIND;
         // What the peer can make of the round trip is bounded, too.
-        let answer = (rtt * ANSWER_ROUND_TRIPS).min(most);
-        let pause = (silence / 10).clamp(least.max(answer), most);
-        if silence < if self.is_busy() { SILENT_WITH_MEDIA } else { SILENT }.max(answer) {
+        self.answer = (rtt * ANSWER_ROUND_TRIPS).min(most);
+        let pause = (silence / 10).clamp(least.max(self.answer), most);
+        if silence < self.patience() {
             return None;
         }
         if now.saturating_duration_since(self.rebound) < pause {
@@ -135,16 +143,19 @@ mod tests {
 
     const RTT: Duration = Duration::from_millis(60);
 
-    /// Looks every 100 ms and returns after how many of them, from 1, there was a rebind.
-    fn rebinds(liveness: &mut Liveness, mut now: Instant, looks: u64) -> Vec<u64> {
+    /// Looks when it is time, hears nothing, and returns after how many milliseconds there was a rebind.
+    fn rebinds(liveness: &mut Liveness, rtt: Duration, start: Instant, millis: u64) -> Vec<u64> {
         let mut found = Vec::new();
-        for look in 1..=looks {
-            now += LOOK_INTERVAL;
-            if liveness.look(now, liveness.received, RTT, liveness.way) == Some(Need::Socket) {
-                found.push(look);
+        loop {
+            let [_, at] = liveness.next_look();
+            let since = (at - start).as_millis() as u64;
+            if since > millis {
+                return found;
+            }
+            if liveness.look(at, liveness.received, rtt, liveness.way) == Some(Need::Socket) {
+                found.push(since);
             }
         }
-        found
     }
 
     #[test]
@@ -159,11 +170,11 @@ mod tests {
         assert_eq!(liveness.silence(soon), 4 * LOOK_INTERVAL);
 
         let mut liveness = Liveness::new(now, Received::default(), HOME);
-        let found = rebinds(&mut liveness, now, 400);
-        assert_eq!(found[..4], [3, 6, 9, 12]);
+        let found = rebinds(&mut liveness, RTT, now, 40_000);
+        assert_eq!(found[..4], [300, 600, 900, 1_200]);
         let pauses: Vec<_> = found.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(pauses.is_sorted());
-        assert_eq!(pauses.last(), Some(&20));
+        assert_eq!(pauses.last(), Some(&2_000));
         assert_eq!(liveness.silence(now + 400 * LOOK_INTERVAL), 400 * LOOK_INTERVAL);
     }
 
@@ -195,25 +206,23 @@ mod tests {
             let received = Received { packets, frames: 0 };
             assert_eq!(liveness.look(now, received, RTT, HOME), None);
         }
-        assert_eq!(rebinds(&mut liveness, now, 12), [8, 11]);
+        assert_eq!(rebinds(&mut liveness, RTT, now, 1_200), [750, 1_050]);
         // What it hears ends that.
         now += 13 * LOOK_INTERVAL;
         liveness.look(now, Received { packets: 21, frames: 1 }, RTT, HOME);
         assert_eq!(liveness.silence(now), Duration::ZERO);
-        assert_eq!(rebinds(&mut liveness, now, 4), [3], "it has media again");
+        assert_eq!(rebinds(&mut liveness, RTT, now, 400), [300], "it has media again");
     }
 
     #[test]
     fn a_far_relay_has_time_to_answer() {
         let start = Instant::now();
-        for (rtt, first, second) in [(140, 3, 6), (200, 4, 8), (600, 12, 24), (5_000, 20, 40)] {
+        for (rtt, first, second) in
+            [(140, 300, 600), (200, 400, 800), (600, 1_200, 2_400), (5_000, 2_000, 4_000)]
+        {
             let mut liveness = Liveness::new(start, Received::default(), HOME);
-            let rtt = Duration::from_millis(rtt);
-            let mut rebinds = (1..=60).filter(|look| {
-                let at = start + *look * LOOK_INTERVAL;
-                liveness.look(at, Received::default(), rtt, HOME) == Some(Need::Socket)
-            });
-            assert_eq!((rebinds.next(), rebinds.next()), (Some(first), Some(second)), "{rtt:?}");
+            let found = rebinds(&mut liveness, Duration::from_millis(rtt), start, 6_000);
+            assert_eq!(found[..2], [first, second], "{rtt} ms");
         }
     }
 

@@ -71,7 +71,7 @@ pub async fn run(
     let (tell, orders) = mpsc::channel(ORDERS);
     let pump = Pump::new(link.clone(), outbox.clone(), spool.clone(), lines.clone());
     first_of([
-        outbox.write(&mut send).boxed(),
+        outbox.write(&mut send, None).boxed(),
         converse(&outbox, &mut receive, feeds, &tell, lines).boxed(),
         hear_reports(link, &tell).boxed(),
         pump.run(orders).boxed(),

@@ -9,6 +9,7 @@ use backhaul::{Announce, Datagram, Event, Message};
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 use tracing::{debug, warn};
 
 use super::incoming::Incoming;
@@ -24,6 +25,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(25);
 const WANT_INTERVAL: Duration = Duration::from_millis(500);
 /// How often publications that are over are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a relay may take to read what is said to it.
+const UNREAD: Duration = Duration::from_secs(10);
 /// New publications that a relay may announce in a second for longer.
 const ANNOUNCE_RATE: f64 = 16.0;
 
@@ -48,7 +51,7 @@ impl<'a> Conversation<'a> {
     pub(super) async fn run(&self, link: &Link, control: Control) -> Result<()> {
         let (outbox, mut send, mut receive) = control.split();
         first_of([
-            outbox.write(&mut send).boxed(),
+            outbox.write(&mut send, Some(UNREAD)).boxed(),
             self.list_feeds(&outbox).boxed(),
             self.hear(&outbox, &mut receive).boxed(),
             self.hear_heartbeats(link).boxed(),
@@ -73,12 +76,16 @@ impl<'a> Conversation<'a> {
                 // After the feeds, so that the relay knows what is asked for.
                 self.resume().iter().for_each(|message| outbox.say(message));
             }
+            // Whoever reads slowly gets the newest list next, and not all that were in between.
+            outbox.taken().await;
             list.changed().await?;
         }
     }
 
     async fn hear(&self, outbox: &Outbox, receive: &mut RecvStream) -> Result<()> {
         loop {
+            // A relay may say more than there is time for: the others have their turns.
+            consume_budget().await;
             let Event::Message(message) = outbox.hear(receive).await? else {
                 bail!("the peer began anew on an open session");
             };
@@ -90,6 +97,7 @@ impl<'a> Conversation<'a> {
 
     async fn hear_heartbeats(&self, link: &Link) -> Result<()> {
         loop {
+            consume_budget().await;
             if let Datagram::Heartbeat(clock) = Datagram::decode(link.read_datagram().await?)? {
                 self.inbox.lock_way().on_heartbeat(clock, link.rtt(), Instant::now());
                 self.inbox.heartbeat.notify_one();
@@ -103,6 +111,7 @@ impl<'a> Conversation<'a> {
         let partial = Partial::default();
         let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
         loop {
+            consume_budget().await;
             tokio::select! {
                 stream = link.accept_tags() => {
                     let (inbox, stream) = (self.inbox.clone(), stream?);
