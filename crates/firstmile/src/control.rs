@@ -159,3 +159,39 @@ async fn pass(time: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backhaul::{FeedProblem, Hello, VERSION, Welcome};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_peer_is_bounded() {
+        let (versions, instance) = (vec![VERSION], [1; 16]);
+        let (agent, name, invite) = (String::new(), String::new(), String::new());
+        let mut peer = Session::dial(Hello { versions, instance, agent, name, invite });
+        let mut session = Session::accept();
+        session.handle_input(&peer.take_output());
+        assert!(matches!(session.poll_event(), Ok(Some(Event::Hello(_)))));
+        session.welcome(Welcome {
+            version: VERSION,
+            agent: String::new(),
+            host: String::new(),
+            rtmp_port: 1_935,
+            rtmps_port: None,
+            region: String::new(),
+            measures: false,
+        });
+        let (said, taken, overrun) = (Notify::new(), Notify::new(), Notify::new());
+        let session = Mutex::new(session);
+        let outbox = Outbox(Arc::new(Shared { session, said, taken, overrun }));
+        let text = "x".repeat(1_000);
+        let message = Message::FeedProblem(FeedProblem { name: "camera".into(), text });
+        for _ in 0..10_000 {
+            outbox.say(&message);
+        }
+        let unsent = outbox.session().unsent();
+        assert!((MAX_UNSENT..MAX_UNSENT + 2_000).contains(&unsent), "{unsent} bytes");
+    }
+}

@@ -469,6 +469,28 @@ fn troubles_without_end() {
 }
 
 #[test]
+fn answers_that_nobody_reads() {
+    run(async {
+        let house = House::new("").await;
+        let (link, mut control) = house.accept().await;
+        (1..=2).for_each(|number| control.session.send(&announce(number)));
+        control.flush().await.unwrap();
+        let first = subscribed(&mut control).await.subscription;
+        let second = subscribed(&mut control).await.subscription;
+        let body = vec![0x17, 1, 0, 0, 0, 9];
+        let key = |subscription| tags(subscription, &[(tag(0, None, 0, body.len()), body.clone())]);
+        send(&link, &key(second)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // It was replaced before it began: it is to be closed, and so it is answered whenever it is announced.
+        send(&link, &key(first)).await.unwrap();
+        hear(&mut control, |message| matches!(message, Message::Close(_)).then_some(())).await;
+        say_without_end(&link, &mut control, 400_000, |_| announce(1)).await;
+        house.studio.wait_log("does not read what is said");
+        house.assert_unharmed(24 * MIB);
+    });
+}
+
+#[test]
 fn refusals_without_end() {
     run(async {
         let house = House::new("").await;
