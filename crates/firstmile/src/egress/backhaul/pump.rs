@@ -36,8 +36,10 @@ const ACKNOWLEDGED: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_millis(250);
 /// When it was this long, what is late is skipped once the link is heard again.
 const OUTAGE: Duration = Duration::from_millis(500);
-/// Time between two looks at the feeds at least. What comes alone goes at once; where many feeds come
-/// one right after the other, each waking and each packet would cost more than what it carries.
+/// So many feeds go as they come: waiting for others costs more than sharing packets with them saves
+/// (measured; with 16 it saves, with 50 a sixth of all).
+const FEW: usize = 10;
+/// With more, the time between two looks at them at least.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// Writes the media of a link's feeds: audio, then live video, then what was asked for afterwards.
@@ -61,6 +63,8 @@ pub(super) struct Pump {
     ticks: u64,
     /// When the next tick may be, and when it is.
     next_tick: [Instant; 2],
+    /// How long the feeds are left alone after a look at them.
+    rest: Duration,
     acknowledged: Acknowledged,
     lines: Lines,
 }
@@ -102,6 +106,7 @@ impl Pump {
             started: now,
             ticks: 0,
             next_tick: [now; 2],
+            rest: Duration::ZERO,
             acknowledged: Acknowledged { count: 0, at: now, is_outage: false },
             lines,
         }
@@ -128,7 +133,7 @@ impl Pump {
                 () = gathered(&bell, rest_until) => {
                     self.rung();
                     let now = Instant::now();
-                    rest_until = now + GATHER;
+                    rest_until = now + self.rest;
                     if now >= self.next_tick[0] {
                         self.tick();
                     }
@@ -268,14 +273,16 @@ impl Pump {
         self.ticks += 1;
         let is_report_due = self.ticks.is_multiple_of(REPORT_TICKS);
         let now = Instant::now();
-        let mut is_live = false;
+        let mut lives = 0;
         for outlet in self.outlets.values() {
             let Some(live) = &outlet.live else { continue };
-            is_live = true;
+            lives += 1;
             if is_report_due {
                 self.outbox.say(&live.report(&outlet.feed.snapshot(now)));
             }
         }
+        self.rest = if lives > FEW { GATHER } else { Duration::ZERO };
+        let is_live = lives > 0;
         if !is_live {
             (self.acknowledged.at, self.acknowledged.is_outage) = (now, false);
         }
