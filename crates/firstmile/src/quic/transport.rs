@@ -34,9 +34,8 @@ const RESET_INTERVAL: Duration = Duration::from_millis(1);
 /// one costs as much as the media. Far less than BBR's smallest window: a full window that waits for
 /// [`ACK_DELAY`] in every round trip would measure a low rate, and never grow again.
 const ACK_EVERY: u32 = 3;
-/// How long an acknowledgement may wait for more packets. With half of it, nearly each tag of audio
-/// would have one of its own, which costs both ends a waking.
-const ACK_DELAY: Duration = Duration::from_millis(10);
+/// How long an acknowledgement may wait for more packets.
+const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Streams of tags that a peer may have open: two for each of 256 feeds, and GOPs in flight.
 const MAX_TAG_STREAMS: u32 = 1_024;
 /// Bytes a stream may be ahead of its reader: 100 Mb/s over a round trip of 200 ms.
