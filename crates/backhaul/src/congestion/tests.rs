@@ -6,8 +6,8 @@ use super::*;
 
 const MTU: u64 = 1_452;
 const FIRST_WINDOW: u64 = 240_000;
-/// As the transport acknowledges: the sixth packet at once, fewer after a while.
-const ACK_EVERY: usize = 6;
+/// As the transport acknowledges: the fourth packet at once, fewer after a while.
+const ACK_EVERY: usize = 4;
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// Bytes of a burst of the transport's pacing.
 const BURST: f64 = 14_520.0;
