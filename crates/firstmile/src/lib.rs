@@ -40,6 +40,7 @@ pub mod spool;
 pub mod status;
 pub mod store;
 pub mod studio;
+pub mod task;
 pub mod tcp;
 pub mod tls;
 pub mod traces;

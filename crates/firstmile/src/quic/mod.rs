@@ -5,6 +5,7 @@
 
 mod congestion;
 mod connection;
+mod runtime;
 mod socket;
 mod sockets;
 mod transport;
@@ -19,6 +20,7 @@ use quinn::{ClientConfig, EndpointConfig, ServerConfig, VarInt};
 use crate::identity::{CERTIFICATE_NAME, Identity, PublicKey};
 use crate::link::{self, keys};
 
+use runtime::Tokio;
 use socket::udp_socket;
 use sockets::Sockets;
 use transport::{CONTROL_WINDOW, acceptor, transport};
@@ -53,7 +55,7 @@ impl Listener {
             .receive_window(VarInt::from_u32(CONTROL_WINDOW));
         config.transport_config(Arc::new(transport)).max_incoming(MAX_INCOMING);
         let socket = udp_socket(address)?;
-        let runtime = quinn::default_runtime().context("no async runtime")?;
+        let runtime = Arc::new(Tokio);
         let endpoint = quinn::Endpoint::new(acceptor(identity), Some(config), socket, runtime)?;
         Ok(Self { endpoint })
     }
@@ -146,13 +148,12 @@ impl Dialer {
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
         config.transport_config(Arc::new(transport(self.congestion)));
         // A socket for each link: a new one gets a new port, and with it a new NAT entry.
-        let runtime = quinn::default_runtime().context("no async runtime")?;
         let sockets = Sockets::towards(address)?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(
             EndpointConfig::default(),
             None,
             sockets.clone(),
-            runtime,
+            Arc::new(Tokio),
         )?;
         let connection = endpoint.connect_with(config, address, CERTIFICATE_NAME)?.await?;
         Ok(link::Link::Quic(Link::new(connection, Some((endpoint, sockets)))?))

@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use anyhow::Context as _;
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 
+use super::runtime::Tokio;
 use super::socket::socket_towards;
 
 /// Sockets that are still listened to beside the newest one.
@@ -62,8 +62,7 @@ impl Sockets {
 }
 
 fn open(address: SocketAddr) -> anyhow::Result<Socket> {
-    let runtime = quinn::default_runtime().context("no async runtime")?;
-    Ok(runtime.wrap_udp_socket(socket_towards(address)?)?)
+    Ok(Tokio.wrap_udp_socket(socket_towards(address)?)?)
 }
 
 impl AsyncUdpSocket for Sockets {

@@ -8,6 +8,7 @@ use anyhow::Result;
 use backhaul::{
     Event, FeedKey, FeedProblem, Hello, Load, Login, Message, Refusal, Session, VERSION, Welcome,
 };
+use futures_util::FutureExt;
 use hub::{Cut, Feed};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::quic::Listener;
 use crate::rate::{Bucket, Lines};
 use crate::secret::Secret;
 use crate::status::{LinkState, LinkStatus};
-use crate::store;
+use crate::{store, task};
 
 /// Callers that have not been let in yet, from everywhere together.
 const MAX_CALLERS: usize = 128;
@@ -93,8 +94,10 @@ impl Node {
                     // The door has counted it, and made the handshake.
                     let node = self.clone();
                     let span = tracing::info_span!("studio", key = %link.peer());
-                    tokio::spawn(
-                        async move { node.serve_studio(link, guest).await }.instrument(span),
+                    task::spawn(
+                        async move { node.serve_studio(link, guest).await }
+                            .instrument(span)
+                            .boxed(),
                     );
                     continue;
                 }
@@ -122,7 +125,7 @@ impl Node {
                 self.hits.count(Limit::Callers);
             }
             let node = self.clone();
-            tokio::spawn(async move {
+            let serving = async move {
                 match guest.stay(incoming.handshake()).await {
                     Some(Ok(Some(link))) => {
                         let span = tracing::info_span!("studio", key = %link.peer());
@@ -132,7 +135,8 @@ impl Node {
                     None => debug!("a caller made room for another"),
                     Some(Err(error)) => debug!(reason = %error, "a caller failed the handshake"),
                 }
-            });
+            };
+            task::spawn(serving.boxed());
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use crate::join::JoinLink;
 use crate::link::Dialer;
 use crate::status::{LinkState, RelayInfo};
 use crate::store::JoinedRelay;
+use crate::task;
 use crate::web::ApiError;
 
 /// How long a relay that is left has to hear that there are no more feeds.
@@ -157,7 +159,7 @@ impl Node {
 async fn keep(node: Arc<Node>, dialer: Dialer, uplink: Arc<Uplink>) {
     loop {
         let (node, dialer, running) = (node.clone(), dialer.clone(), uplink.clone());
-        let running = tokio::spawn(async move { running.run(&dialer, &*node).await });
+        let running = task::spawn(async move { running.run(&dialer, &*node).await }.boxed());
         // A fault of ours, of which the log tells, costs the link and not the relay.
         if running.await.is_ok() {
             return;

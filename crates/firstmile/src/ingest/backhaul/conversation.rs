@@ -6,9 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 use backhaul::{Announce, Datagram, Event, Message};
-use futures_util::FutureExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use tokio::task::coop::consume_budget;
 use tracing::{debug, warn};
 
@@ -105,27 +104,29 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Reads the streams of tags.
+    /// Reads the streams of tags: side by side, but in this task, as each is woken with the others.
     async fn take_tags(&self, link: &Link, outbox: &Outbox) -> Result<()> {
-        let mut readers = JoinSet::new();
+        let accept = || link.accept_tags().map_ok(Some).boxed();
+        let mut taking = FuturesUnordered::from_iter([accept()]);
         let partial = Partial::default();
-        let (lost, mut lost_feeds) = mpsc::channel(MAX_PUBLICATIONS);
         loop {
             consume_budget().await;
-            tokio::select! {
-                stream = link.accept_tags() => {
-                    let (inbox, stream) = (self.inbox.clone(), stream?);
-                    let (partial, lost) = (partial.clone(), lost.clone());
-                    readers.spawn(async move { inbox.read(stream, partial, lost).await });
-                }
-                Some(read) = readers.join_next() => read??,
-                Some((publication, why)) = lost_feeds.recv() => {
-                    if let Some(message) = self.inbox.give_up(publication, &why) {
-                        outbox.say(&message);
-                    }
-                }
+            let opened = taking.next().await.expect("the next stream is always waited for");
+            if let Some(stream) = opened? {
+                taking.push(self.take(stream, partial.clone(), outbox).map_ok(|()| None).boxed());
+                taking.push(accept());
             }
         }
+    }
+
+    /// Reads one stream of tags.
+    async fn take(&self, stream: RecvStream, partial: Partial, outbox: &Outbox) -> Result<()> {
+        if let Some((publication, why)) = self.inbox.read(stream, partial).await?
+            && let Some(message) = self.inbox.give_up(publication, &why)
+        {
+            outbox.say(&message);
+        }
+        Ok(())
     }
 
     /// Reports what was received.

@@ -16,7 +16,7 @@ use backhaul::{Close, Ended, FeedKey, Login, Message, Received, Report, Skip, Ta
 use bytes::Bytes;
 use hub::Feed;
 use media::PublicationId;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::control::Control;
@@ -178,9 +178,8 @@ impl Inbox {
         *self.lock_way() = Way::default();
         self.load.store(NO_LOAD, Ordering::Relaxed);
         self.lock_missing().joined(Instant::now());
-        let over = Conversation::new(self, feeds).run(link, control).await;
-        self.lock().values_mut().for_each(Incoming::interrupt);
-        over
+        let _interrupted = Interrupted(self);
+        Conversation::new(self, feeds).run(link, control).await
     }
 
     fn ended(&self, ended: &Ended) {
@@ -240,28 +239,28 @@ impl Inbox {
         publications.values_mut().filter_map(report).collect()
     }
 
-    /// Reads one stream of tags to its end.
+    /// Reads one stream of tags to its end (`None`), or until its publication is no longer on air here:
+    /// which that is, and why.
     async fn read(
         &self,
         stream: RecvStream,
         partial: Partial,
-        lost: mpsc::Sender<(PublicationId, OffAir)>,
-    ) -> Result<()> {
+    ) -> Result<Option<(PublicationId, OffAir)>> {
         let mut stream = TagStream::new(stream, partial);
-        let Some(subscription) = stream.header().await? else { return Ok(()) };
+        let Some(subscription) = stream.header().await? else { return Ok(None) };
         while self.lock_missing().has(subscription) {
-            let Some((header, body)) = stream.tag().await? else { return Ok(()) };
+            let Some((header, body)) = stream.tag().await? else { return Ok(None) };
             self.lock_missing().receive(subscription, &header, body);
         }
         // Streams of a subscription that is over may still be on their way.
         while find(&mut self.lock(), subscription).is_some() {
-            let Some((header, body)) = stream.tag().await? else { return Ok(()) };
-            if let Some(off_air) = self.receive(subscription, &header, body)? {
-                lost.send(off_air).await?;
-                return Ok(());
+            let Some((header, body)) = stream.tag().await? else { return Ok(None) };
+            let off_air = self.receive(subscription, &header, body)?;
+            if off_air.is_some() {
+                return Ok(off_air);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes a tag; returns its publication if that is no longer on air here, and why.
@@ -306,6 +305,15 @@ impl Inbox {
 
     fn lock_closed(&self) -> MutexGuard<'_, VecDeque<PublicationId>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves the publications in order when a link is over, be it by a fault of ours.
+struct Interrupted<'a>(&'a Inbox);
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        self.0.lock().values_mut().for_each(Incoming::interrupt);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 use backhaul::{StreamHeader, TagHeader};
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::task::coop::consume_budget;
 
 use crate::link::{ReadError, RecvStream};
 
@@ -45,6 +46,8 @@ impl TagStream {
 
     /// The next tag; `None` at the stream's end, and where the sender has given it up.
     pub(super) async fn tag(&mut self) -> Result<Option<(TagHeader, Bytes)>> {
+        // A relay may send more than there is time for: the rest of the link has its turns.
+        consume_budget().await;
         let header = loop {
             if let Some(header) = TagHeader::decode(&mut self.input)? {
                 break header;
